@@ -1,0 +1,102 @@
+"""A job: the spec's words made into working parts, and the names of what it asks.
+
+Two fingerprints name a job. ``question`` covers all that decides what is asked about a row (kind of endpoint, model,
+parameters, messages, the id column); ``input`` covers the rows. Endpoint address, key, limits, prices, comments and
+white space are in neither, so changing them costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from pipeline.errors import RowRejected, SpecError
+from pipeline.ledger import Prices
+from pipeline.prompts import InvalidRow, Templates, fields_as_json
+from pipeline.records import ApiCall, Dialogue, Exchange, Model, Prompt, Row
+from pipeline.spec import JobSpec
+from pipeline.storage.source import Selection, Source
+
+_QUESTION_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A row rendered and opened: its exchange stands at its first call. ``invalid`` says why there is none."""
+
+    row: Row
+    question: bytes  # what the row's key hashes
+    exchange: Exchange | None = None
+    call: ApiCall | None = None
+    invalid: str | None = None
+
+
+class Job:
+    """All of a job that can be made without sending. Raises SpecError and InputError."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.templates = Templates([(message.role, message.content) for message in spec.prompt.messages])
+        self.model = Model(spec.model.name, spec.model.params)
+        self.dialogue = dialogue_of(spec.endpoint.kind)(self.model)
+        self.source = Source(
+            Selection(
+                paths=tuple(spec.input.paths),
+                format=spec.input.format,
+                id=spec.input.id,
+                where=spec.input.where,
+                limit=spec.input.limit,
+                encoding=spec.input.encoding,
+            )
+        )
+        self.source.check(self.templates.columns)
+        self.prices = _prices(spec)
+        self.prefix = spec.output.prefix
+        self.folder = spec.output.path
+
+    @property
+    def used(self) -> Sequence[str]:
+        return self.templates.columns
+
+    @property
+    def question(self) -> str:
+        """Fingerprint of what is asked about a row."""
+        spec = self.spec
+        messages = [[message.role, message.content] for message in spec.prompt.messages]
+        asked = [_QUESTION_FORMAT, spec.endpoint.kind, self.model.name, dict(self.model.params), messages, spec.input.id]
+        return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def ready(self, row: Row) -> Ready:
+        """Render a row and open its exchange; an invalid row comes back with the reason."""
+        try:
+            exchange = self.dialogue(self.templates.render(row))
+            call = next(exchange)
+        except (InvalidRow, RowRejected) as exc:
+            fields = orjson.dumps(["invalid", fields_as_json(row.fields)], default=str)
+            return Ready(row, fields, invalid=str(exc))
+        return Ready(row, call.question, exchange, call)
+
+    def prompt(self, row: Row) -> Prompt:
+        """Raises InvalidRow."""
+        return self.templates.render(row)
+
+
+def dialogue_of(kind: str) -> Callable[[Model], Dialogue]:
+    """The dialogue maker of a kind of endpoint: the file of that name. Raises SpecError for an unknown kind."""
+    try:
+        module = importlib.import_module(f"pipeline.provider.endpoints.{kind}")
+    except ModuleNotFoundError:
+        raise SpecError(f"endpoint.kind: there is no kind {kind!r}; there is: chat") from None
+    maker: Callable[[Model], Dialogue] = module.dialogue
+    return maker
+
+
+def _prices(spec: JobSpec) -> Prices:
+    if spec.prices is None:
+        return Prices()
+    prices = spec.prices
+    return Prices(prices.input, prices.output, prices.cached_input, prices.per_request)

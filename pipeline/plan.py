@@ -1,0 +1,147 @@
+"""What a run would do, before it does it: the keys of the input against the keys of the checkpoint.
+
+All in columns: a row costs a few dozen bytes here, whatever it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.job import Job
+from pipeline.storage.files import Files
+from pipeline.storage.keys import Keys
+from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
+
+ALL_KINDS = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Counts of rows. ``done + failed_kept + failed_again + new + changed == rows``."""
+
+    rows: int
+    done: int  # have their answer
+    new: int
+    changed: int  # known by their id, but asked another question now
+    failed_again: int  # failed before, and go again
+    failed_kept: int  # failed for good; ``--retry-failed`` sends them again
+    removed: int  # answers whose row or question is no longer there; kept, and free if it comes back
+    again: int  # finished rows that would be bought again because the question changed
+
+    @property
+    def to_send(self) -> int:
+        return self.new + self.changed + self.failed_again
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Each input row beside what the checkpoint knows of it. Columns: ordinal, key and STANDING_SCHEMA's."""
+
+    table: pl.DataFrame
+
+    def to_do(self, retry_failed: str | None) -> pl.Series:
+        """One truth value per ordinal: this row is to be sent."""
+        return self.table.select(_to_do(retry_failed)).to_series()
+
+
+def _to_do(retry_failed: str | None) -> pl.Expr:
+    known = pl.col("answered")
+    again = ~pl.col("permanent")
+    if retry_failed == ALL_KINDS:
+        again = pl.lit(True)
+    elif retry_failed is not None:
+        again = again | (pl.col("kind") == retry_failed)
+    return known.is_null() | (~known & again)
+
+
+def keys_name(job: Job, fingerprint: str) -> str:
+    """What a kept list of keys belongs to."""
+    return f"{fingerprint} {job.question}"
+
+
+def list_keys(job: Job, known: Keys | None, tick: Callable[[int], None] = lambda rows: None) -> Keys:
+    """The keys of all rows: the kept list, or made by rendering every row."""
+    if known is not None:
+        return known
+    keys = Keys(has_ids=job.spec.input.id is not None)
+    for rows in job.source.rows(job.used):
+        for row in rows:
+            keys.add(row.id, job.ready(row).question)
+        tick(len(keys))
+    return keys
+
+
+def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | None:
+    if not fingerprint:
+        return None
+    return Keys.load(files, path, keys_name(job, fingerprint), has_ids=job.spec.input.id is not None)
+
+
+def stand(keys: Keys, snapshot: Snapshot | None) -> tuple[Standing, pl.DataFrame]:
+    """Rows beside what is known of them, and the checkpoint's keys that no row has any more."""
+    known = snapshot.standing() if snapshot is not None else pl.DataFrame(schema=STANDING_SCHEMA)
+    rows = keys.frame()
+    table = rows.join(known, on="key", how="left", maintain_order="left")
+    gone = known.join(rows, on="key", how="anti")
+    return Standing(table), gone
+
+
+def make(
+    job: Job, standing: Standing, gone: pl.DataFrame, *, retry_failed: str | None, question_changed: bool
+) -> Plan:
+    """Count what a run would do."""
+    table = standing.table
+    marked = table.select(
+        pl.col("answered").fill_null(False).alias("done"),
+        pl.col("answered").is_null().alias("unknown"),
+        _to_do(retry_failed).alias("to_do"),
+        "ordinal",
+    )
+    done = int(marked["done"].sum())
+    unknown = int(marked["unknown"].sum())
+    failed = table.height - done - unknown
+    failed_again = int((marked["to_do"] & ~marked["unknown"]).sum())
+    changed = _changed(job, marked.filter("unknown")["ordinal"], gone)
+    orphans = int(gone["answered"].sum())
+    again = 0
+    if question_changed:
+        again = _changed(job, marked.filter("unknown")["ordinal"], gone.filter("answered")) if _has_ids(job) else min(
+            unknown, orphans
+        )
+    return Plan(
+        rows=table.height,
+        done=done,
+        new=unknown - changed,
+        changed=changed,
+        failed_again=failed_again,
+        failed_kept=failed - failed_again,
+        removed=gone.height - changed,
+        again=again,
+    )
+
+
+def _has_ids(job: Job) -> bool:
+    return job.spec.input.id is not None
+
+
+def _changed(job: Job, unknown: pl.Series, gone: pl.DataFrame) -> int:
+    """Rows without a known key whose id has one under another question. Without ids an edit is a new row."""
+    if not _has_ids(job) or unknown.is_empty() or gone.is_empty():
+        return 0
+    wanted = set(gone["id"].drop_nulls())
+    count = 0
+    place = 0
+    waiting = iter(unknown)
+    current = next(waiting, None)
+    for rows in job.source.rows(()):
+        end = place + len(rows)
+        while current is not None and current < end:
+            count += rows[current - place].id in wanted
+            current = next(waiting, None)
+        if current is None:
+            break
+        place = end
+    return count

@@ -1,0 +1,1 @@
+"""All that knows of HTTP. Entered by :mod:`pipeline.provider.ask` alone."""

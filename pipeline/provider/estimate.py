@@ -1,0 +1,61 @@
+"""How many tokens a call will use, learned from the replies of this job.
+
+A request must be reserved before its length is known. Reserving ``max_tokens`` chokes the rate (few answers are that
+long), reserving nothing floods the endpoint. So: prompt tokens by the bytes of the body, output tokens by the mean
+of what came so far and half a deviation. A guess that was wrong is settled by the reply, so it need only be right on average.
+"""
+
+from __future__ import annotations
+
+from pipeline.records import Usage
+
+TOKENS_PER_BYTE = 0.3
+"""Before anything is learned: English JSON has about 0.25; a little more than that is on the safe side."""
+
+OUTPUT_TOKENS = 512.0
+"""Before anything is learned and when the request names no maximum of its own."""
+
+_MEMORY = 1 / 64
+"""Weight of the newest reply once some have come: about the last hundred count."""
+
+
+class Estimate:
+    """Learns tokens per byte of body, and tokens per answer."""
+
+    __slots__ = ("_bytes", "_deviation", "_input_tokens", "_mean", "_replies", "max_output_tokens")
+
+    def __init__(self, max_output_tokens: int | None = None) -> None:
+        self.max_output_tokens = max_output_tokens
+        self._replies = 0
+        self._bytes = 0.0
+        self._input_tokens = 0.0
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def input_tokens(self, body: bytes) -> float:
+        if self._bytes > 0:
+            return len(body) * self._input_tokens / self._bytes
+        return len(body) * TOKENS_PER_BYTE
+
+    def output_tokens(self) -> float:
+        """Never above the request's own maximum."""
+        most = self.max_output_tokens
+        if self._replies == 0:
+            return OUTPUT_TOKENS if most is None else float(most)
+        guess = self._mean + 0.5 * self._deviation
+        return guess if most is None or guess < most else float(most)
+
+    def learn(self, body: bytes, usage: Usage) -> None:
+        if usage.prompt_tokens is not None and body:
+            self._bytes += len(body) - self._bytes * _MEMORY
+            self._input_tokens += usage.prompt_tokens - self._input_tokens * _MEMORY
+        if usage.completion_tokens is not None:
+            self._replies += 1
+            weight = max(_MEMORY, 1 / self._replies)
+            off = usage.completion_tokens - self._mean
+            self._mean += weight * off
+            self._deviation += weight * (abs(off) - self._deviation)
+
+    def per_call(self) -> float | None:
+        """Tokens an answer had on average; None before the first."""
+        return self._mean if self._replies else None

@@ -1,0 +1,79 @@
+"""What ``x-ratelimit-*`` headers of good replies say, in all the spellings that were seen.
+
+They are hints and no more: names differ, negative counts and contradictions were observed, and a reset can be a
+duration as Go writes it (``6m0s``), a number of seconds, an epoch or a date. What cannot be read says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:ms|us|µs|ns|d|h|m|s))+", re.ASCII)
+_STEP = re.compile(r"(\d+(?:\.\d*)?)(ms|us|µs|ns|d|h|m|s)")
+_LONGEST = 64
+"""Characters of a value that are looked at; honest values have less than half of it."""
+
+_EPOCH_S = 1e9
+"""A reset above this is a date in seconds, above a thousand times this in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What is left of an allowance, and in how many seconds it is whole again. None: not said, or not readable."""
+
+    requests: float | None = None
+    requests_reset_s: float | None = None
+    tokens: float | None = None
+    tokens_reset_s: float | None = None
+
+
+def headroom(headers: Mapping[str, str], wall_s: float) -> Headroom | None:
+    """The least that any of the headers leaves; None when there is no such header. ``wall_s`` is the time as an epoch."""
+    names = [name for name in headers if "ratelimit" in name]
+    if not names:
+        return None
+    found: dict[str, float] = {}
+    for name in names:
+        what = "tokens" if "token" in name else "requests"
+        if "remaining" in name:
+            value = _number(headers[name])
+            if value is not None:
+                found[what] = min(found.get(what, float("inf")), max(value, 0.0))
+        elif "reset" in name:
+            value = seconds(headers[name], wall_s)
+            if value is not None:
+                key = what + "_reset_s"
+                found[key] = max(found.get(key, 0.0), value)
+    return Headroom(found.get("requests"), found.get("requests_reset_s"), found.get("tokens"), found.get("tokens_reset_s"))
+
+
+def seconds(text: str, wall_s: float) -> float | None:
+    """A reset as seconds from now, never negative; None when it cannot be read."""
+    text = text.strip()[:_LONGEST]
+    number = _number(text)
+    if number is not None:
+        if number > _EPOCH_S * 1000:
+            number = number / 1000
+        return max(number - wall_s if number > _EPOCH_S else number, 0.0)
+    if _DURATION.fullmatch(text):
+        total = sum(float(count) * _UNITS_S[unit] for count, unit in _STEP.findall(text))
+        return total if isfinite(total) else None
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    # A date without a zone could be any of 24; it says nothing.
+    return None if date.tzinfo is None else max(date.timestamp() - wall_s, 0.0)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.strip()[:_LONGEST])
+    except ValueError:
+        return None
+    return value if isfinite(value) else None

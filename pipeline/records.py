@@ -1,0 +1,174 @@
+"""What travels through the house: frozen records, and the two function types that are its joints.
+
+A row without an outcome is pending. That sentence is the whole of resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+Value = str | int | float | bool | None
+"""A cell of the input as a template sees it."""
+
+Message = Mapping[str, Any]
+"""One role and its content inside a chat request: ``{"role": ..., "content": ...}``."""
+
+
+class Billed(StrEnum):
+    """What we must assume about the bill of one attempt."""
+
+    NO = "no"  # not sent, or refused before a model saw it
+    MAYBE = "maybe"  # sent, and no complete answer came back
+    YES = "yes"  # an answer came back, usable or not
+
+
+class Status(StrEnum):
+    """How a row stands, as the ``status`` column says it."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"  # cut by the output limit (finish_reason length)
+    FILTERED = "filtered"  # cut or withheld by a content filter
+    REFUSAL = "refusal"  # the model declined in the refusal field; the words are in ``error``
+    INVALID_ANSWER = "invalid_answer"  # paid for, but not what the job asked for
+    INVALID_INPUT = "invalid_input"  # not sent, not paid
+    FAILED = "failed"
+    PENDING = "pending"
+
+    @property
+    def answered(self) -> bool:
+        """Whether the row has its answer (perhaps a flagged one) and needs no further request."""
+        return self in ANSWERED
+
+
+ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.FILTERED, Status.REFUSAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the input. ``fields`` holds only the columns that the job's templates use."""
+
+    ordinal: int  # position in the input, from 0
+    id: str | None  # the id column as text; None when the job names no id column
+    fields: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A row rendered to words."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The language model asked, and the further keys of the request body as they stand."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them. None means not reported, which is not 0."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            _plus(self.prompt_tokens, other.prompt_tokens),
+            _plus(self.completion_tokens, other.completion_tokens),
+            _plus(self.total_tokens, other.total_tokens),
+            _plus(self.cached_tokens, other.cached_tokens),
+            _plus(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+
+NO_USAGE = Usage()
+
+
+def _plus(a: int | None, b: int | None) -> int | None:
+    if a is None:
+        return b
+    return a if b is None else a + b
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """One HTTP request, still without address, key or time."""
+
+    method: str
+    path: str  # appended to the endpoint's base_url
+    body: bytes = b""  # the JSON body as it goes over the wire
+    question: bytes = b""  # the same body in canonical form and without transport fields: what a row's key hashes
+    keep: bool = False  # the reply names something paid for: journal it, and poll it again after a restart
+    delay_s: float = 0.0  # wait this long before sending (polling)
+    row: str = ""  # key of the row it is sent for, 32 hexadecimal digits; set by ``ask``
+
+    def for_row(self, key: str) -> ApiCall:
+        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiReply:
+    """One good HTTP answer: status 2xx, a JSON object, no error inside. Everything else is a ``ProviderError``."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    json: Any
+    usage: Usage
+    latency_s: float
+    attempts: int = 1  # attempts this call took, the good one included
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model said."""
+
+    text: str | None
+    status: Status
+    finish_reason: str | None = None  # as the provider spelt it
+    model: str | None = None  # as the reply named it
+    request_id: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a row ended."""
+
+    key: str  # 32 hexadecimal digits
+    row: Row
+    status: Status
+    text: str | None = None
+    kind: str | None = None  # kind of failure, None for an answer
+    error: str | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    request_id: str | None = None
+    http_status: int | None = None
+    usage: Usage = NO_USAGE
+    billed: Billed = Billed.NO
+    attempts: int = 0
+    latency_s: float | None = None
+    reasoning: str | None = None
+    raw: str | None = None  # excerpt of an unusable reply
+    permanent: bool = False  # a failure that a plain rerun does not try again
+
+
+Send = Callable[[ApiCall], Awaitable[ApiReply]]
+"""The client is one; ledger, limiter and retry each wrap one."""
+
+Exchange = Generator[ApiCall, ApiReply, Completion]
+"""The dialogue that turns one prompt into one completion."""
+
+Dialogue = Callable[[Prompt], Exchange]
+"""What a kind of endpoint makes out of a model: one exchange per prompt."""

@@ -1,0 +1,1 @@
+"""All that opens files of a job. Entered by ``source``, ``checkpoint`` and ``output``."""

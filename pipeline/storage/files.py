@@ -1,0 +1,117 @@
+"""The operating system as the checkpoint sees it: one small object, so that a test can fail, cut or record any call.
+
+Two habits hold for every caller. A file appears whole or not at all: written aside, synced, renamed, folder synced.
+And nothing is trusted to be on the disk before its ``fsync`` came back; a failed ``fsync`` is never repeated on the
+same descriptor, because the kernel may have dropped the pages it could not write.
+"""
+
+from __future__ import annotations
+
+import os
+
+FILE_MODE = 0o600
+FOLDER_MODE = 0o700
+ASIDE = ".tmp"
+"""Suffix of a file that is not whole yet. It is no table suffix, so that no reader's glob takes it for one."""
+
+
+class Files:
+    """Plain calls of the operating system; raises OSError as it does."""
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        return os.write(fd, data)
+
+    def datasync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, size: int) -> None:
+        os.posix_fallocate(fd, 0, size)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def make_folder(self, path: str) -> None:
+        os.makedirs(path, FOLDER_MODE, exist_ok=True)
+
+    def read(self, path: str) -> bytes:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with os.fdopen(fd, "rb") as file:
+            return file.read()
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; none when there is no such folder."""
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
+
+
+def write_all(files: Files, fd: int, data: bytes) -> None:
+    """Write every byte, whatever number the system takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[files.write(fd, view) :]
+
+
+def sync_folder(files: Files, folder: str) -> None:
+    """Make the names in a folder durable."""
+    fd = files.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+
+
+def discard(files: Files, path: str) -> None:
+    """Remove a file that may not be there."""
+    try:
+        files.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def create(files: Files, path: str) -> int:
+    """A new file of our own: never an existing one, never through a link."""
+    return files.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
+def create_log(files: Files, path: str) -> int:
+    """A new file that is only ever appended to."""
+    return files.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+
+
+def publish(files: Files, aside: str, path: str) -> None:
+    """Give a synced file its name, durably."""
+    files.rename(aside, path)
+    sync_folder(files, os.path.dirname(path))
+
+
+def write_whole(files: Files, path: str, data: bytes) -> None:
+    """The file holds ``data``, or what it held before, whenever the machine stops."""
+    aside = path + ASIDE
+    discard(files, aside)
+    fd = create(files, aside)
+    try:
+        write_all(files, fd, data)
+        files.fsync(fd)
+    except OSError:
+        discard(files, aside)
+        raise
+    finally:
+        files.close(fd)
+    publish(files, aside, path)

@@ -1,0 +1,79 @@
+"""One writer per job folder: an exclusive ``flock`` held for the life of the run.
+
+The kernel frees it the moment the holder dies, so there is no stale lock to clean up. What the file says is for
+people only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+
+import orjson
+
+from pipeline.errors import CheckpointError, RunPaused
+from pipeline.storage.files import FILE_MODE
+
+
+class Lock:
+    """Taken on creation; raises RunPaused (exit 75) when another run holds it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(self.fd)
+            self.release()
+            raise RunPaused(
+                f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
+                "Wait for it, stop it, or look at it with `pipeline status`"
+            ) from None
+        self.check()
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, orjson.dumps(note) + b"\n", 0)
+
+    def check(self) -> None:
+        """The lock still guards its name. Raises CheckpointError when the file was deleted or replaced."""
+        ours = os.fstat(self.fd)
+        try:
+            named = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            named = None
+        if named is None or (named.st_ino, named.st_dev) != (ours.st_ino, ours.st_dev):
+            raise CheckpointError(
+                f"{self.path} was deleted or replaced while this run held it; another run may have started. "
+                "Stop the other run, then run this job again"
+            )
+
+    def release(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def held(path: str) -> bool:
+    """Whether some process holds the lock now (for ``status``; out of date as soon as it is said)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _holder(fd: int) -> str:
+    try:
+        note = orjson.loads(os.pread(fd, 4096, 0))
+        return f" (process {note['pid']} on {note['host']}, since {note['started']})"
+    except (ValueError, KeyError, TypeError):
+        return ""  # the holder is just about to write it

@@ -1,0 +1,185 @@
+"""The tables that a user is given: results.parquet, failed.parquet, attempts.parquet.
+
+One row per input row, in input order, made piece by piece: a slice of the input, the answers that belong to it, and
+on to the next. The bytes depend on the rows and answers alone, so results that came together through ten
+interruptions equal those of a quiet night. What does vary between two runs with equal answers (latency, attempts,
+request ids) stands apart, in attempts.parquet, row for row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.errors import InputError
+from pipeline.ledger import PER_TOKENS, Prices
+from pipeline.records import Status
+from pipeline.storage.files import Files
+from pipeline.storage.parquet import PART_SCHEMA, write_table
+from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.source import Source
+
+RESULTS = "results.parquet"
+FAILED = "failed.parquet"
+ATTEMPTS = "attempts.parquet"
+
+_ANSWER = {
+    "response": pl.String(),
+    "status": pl.String(),
+    "error": pl.String(),
+    "finish_reason": pl.String(),
+    "model": pl.String(),
+    "prompt_tokens": pl.Int64(),
+    "completion_tokens": pl.Int64(),
+    "total_tokens": pl.Int64(),
+    "cached_tokens": pl.Int64(),
+    "reasoning_tokens": pl.Int64(),
+    "cost_usd": pl.Float64(),
+}
+_FAILURE = {
+    "kind": pl.String(),
+    "error": pl.String(),
+    "status": pl.String(),
+    "http_status": pl.Int32(),
+    "attempts": pl.Int32(),
+    "billed": pl.String(),
+    "permanent": pl.Boolean(),
+    "request_id": pl.String(),
+    "reply_excerpt": pl.String(),
+}
+_VOLATILE = {
+    "attempts": pl.Int32(),
+    "latency_s": pl.Float64(),
+    "request_id": pl.String(),
+    "http_status": pl.Int32(),
+    "ended_at": pl.Datetime("ms", "UTC"),
+    "reasoning": pl.String(),
+}
+_UNANSWERED = [str(Status.FAILED), str(Status.INVALID_INPUT), str(Status.INVALID_ANSWER)]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The input beside its answers. ``standing`` has ordinal, piece, place and status, one row per input row."""
+
+    source: Source
+    standing: pl.DataFrame
+    snapshot: Snapshot
+    prices: Prices
+    prefix: str = ""
+
+    def check_names(self) -> None:
+        """Raises InputError where a column of ours has the name of one of the input's."""
+        ours = [self.prefix + name for name in {**_ANSWER, **_FAILURE, **_VOLATILE}]
+        refuse_clashes(list(self.source.schema), ours)
+
+    def results(self) -> Iterator[pl.DataFrame]:
+        for frame, rows in self._slices():
+            records = self._records(rows, [*PART_SCHEMA]).with_columns(_cost(self.prices).alias("cost_usd"))
+            answers = records.select(
+                pl.col("text").alias("response"),
+                pl.col("status").fill_null(Status.PENDING),
+                "error",
+                *(pl.col(name) for name in _ANSWER if name not in ("response", "status", "error")),
+            )
+            yield frame.hstack(self._named(answers, _ANSWER).get_columns())
+
+    def failed(self) -> Iterator[pl.DataFrame]:
+        for frame, rows in self._slices(only_failed=True):
+            lost = rows["status"].is_in(_UNANSWERED)
+            records = self._records(rows.filter(lost), [*PART_SCHEMA]).rename({"raw": "reply_excerpt"})
+            failures = self._named(records.select(list(_FAILURE)), _FAILURE)
+            yield frame.filter(lost).hstack(failures.get_columns())
+
+    def attempts(self, id_column: str | None) -> Iterator[pl.DataFrame]:
+        for frame, rows in self._slices(columns=[] if id_column is None else [id_column]):
+            records = self._records(rows, [*PART_SCHEMA]).with_columns(
+                (pl.col("ended_at") * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC"))
+            )
+            volatile = self._named(records.select(list(_VOLATILE)), _VOLATILE)
+            yield volatile if id_column is None else frame.hstack(volatile.get_columns())
+
+    def schema(self, added: Mapping[str, pl.DataType], columns: list[str] | None = None) -> dict[str, pl.DataType]:
+        """The input's columns (or the named ones), then the added."""
+        kept = self.source.schema if columns is None else {name: self.source.schema[name] for name in columns}
+        return {**kept, **{self.prefix + name: kind for name, kind in added.items()}}
+
+    def _named(self, table: pl.DataFrame, added: Mapping[str, pl.DataType]) -> pl.DataFrame:
+        return table.select(pl.col(name).cast(kind).alias(self.prefix + name) for name, kind in added.items())
+
+    def _slices(
+        self, columns: list[str] | None = None, *, only_failed: bool = False
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        begin = 0
+        for frame in self.source.frames(columns or None):
+            rows = self.standing.slice(begin, frame.height)
+            begin += frame.height
+            if rows.height != frame.height:
+                break
+            if not only_failed or rows["status"].is_in(_UNANSWERED).any():
+                yield frame, rows
+        if begin != self.standing.height:
+            raise InputError(
+                f"the input has changed while it was read ({begin} rows, {self.standing.height} before); run again"
+            )
+
+    def _records(self, rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+        """The record of each row, in the order of ``rows``; nulls for a row that has none."""
+        known = rows.filter(pl.col("piece").is_not_null()).select("ordinal", "piece", "place")
+        records = self.snapshot.gather(known, columns)
+        return rows.select("ordinal").join(records, on="ordinal", how="left", maintain_order="left")
+
+
+def refuse_clashes(columns: list[str], ours: list[str]) -> None:
+    """Raises InputError naming the input's columns that would be overwritten."""
+    clashes = [name for name in columns if name in set(ours)]
+    if clashes:
+        raise InputError(
+            f"the input has columns that the results add too: {', '.join(clashes)}. Set `output: {{path: ..., "
+            "prefix: llm_}` so that ours are named differently"
+        )
+
+
+def added_names(prefix: str) -> list[str]:
+    """Every column name that an output table adds to the input's."""
+    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE])]
+
+
+def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dict[str, int]:
+    """Write the tables, each whole or not at all; results.parquet last. Gives the rows of each."""
+    id_columns = [] if id_column is None else [id_column]
+    return {
+        ATTEMPTS: write_table(
+            files,
+            os.path.join(folder, ATTEMPTS),
+            join.schema(_VOLATILE, id_columns),
+            lambda: join.attempts(id_column),
+        ),
+        FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
+        RESULTS: write_table(files, os.path.join(folder, RESULTS), join.schema(_ANSWER), join.results),
+    }
+
+
+def results_schema(join: Join) -> dict[str, pl.DataType]:
+    return join.schema(_ANSWER)
+
+
+def _cost(prices: Prices) -> pl.Expr:
+    """Money of the answer that counts; null where a price or a count that it needs is not known."""
+    billed = pl.col("billed") == "yes"
+    if not prices.known:
+        return pl.lit(None, pl.Float64)
+    money = pl.lit(prices.per_request or 0.0)
+    if prices.input is not None and prices.output is not None:
+        cached = pl.min_horizontal(pl.col("cached_tokens").fill_null(0), pl.col("prompt_tokens"))
+        cached_price = prices.input if prices.cached_input is None else prices.cached_input
+        tokens = (
+            (pl.col("prompt_tokens") - cached) * prices.input
+            + cached * cached_price
+            + pl.col("completion_tokens") * prices.output
+        )
+        money = money + tokens / PER_TOKENS
+    return pl.when(billed).then(money)

@@ -1,0 +1,157 @@
+"""The checkpoint as anyone may read it, while a run writes it or after: no lock, nothing changed.
+
+Parts that the manifest names are immutable, and an unfinished journal line fails its check; so a reader sees a whole
+state, if perhaps a moment old.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import polars as pl
+
+from pipeline.ledger import Totals
+from pipeline.records import ANSWERED, Billed, Usage
+from pipeline.storage import manifest
+from pipeline.storage.files import Files
+from pipeline.storage.journal import scan
+from pipeline.storage.keys import as_number
+from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
+from pipeline.storage.writer import Layout
+
+_ANSWERED = [str(status) for status in ANSWERED]
+
+STANDING_SCHEMA = {
+    "key": pl.Int128(),
+    "piece": pl.UInt32(),
+    "place": pl.UInt32(),
+    "id": pl.String(),
+    "status": pl.String(),
+    "kind": pl.String(),
+    "permanent": pl.Boolean(),
+    "answered": pl.Boolean(),
+}
+
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+
+
+class Snapshot:
+    """The records of one job, in pieces: its parts in order, then what is still in the journal."""
+
+    def __init__(self, folder: str, job: str, files: Files | None = None) -> None:
+        files = files or Files()
+        self.layout = Layout(folder)
+        # The journal first: a segment sealed in between is then seen twice, which is harmless, and never not at all.
+        segments = self._journal(files, job)
+        listing = manifest.read(_content(files, os.path.join(folder, manifest.NAME)), job)
+        self._sources: list[str | pl.DataFrame] = [
+            self.layout.part(part.name) for _, part in sorted(listing.parts.items())
+        ]
+        self._sources += [table for number, table in segments if number not in listing.parts and table.height]
+        self._cache: dict[int, pl.DataFrame] = {}
+
+    def _journal(self, files: Files, job: str) -> list[tuple[int, pl.DataFrame]]:
+        tables = []
+        for name in files.names(self.layout.journal):
+            try:
+                data = files.read(os.path.join(self.layout.journal, name))
+            except FileNotFoundError:
+                continue  # sealed just now: its part is in the manifest that is read next
+            tables.append((int(name.split(".")[0]), table_of(scan(data, job).lines)))
+        return tables
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def piece(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+        source = self._sources[number]
+        return source.select(columns) if isinstance(source, pl.DataFrame) else read_columns(source, columns)
+
+    def standing(self) -> pl.DataFrame:
+        """How each key stands: one row per key, with the record that counts and where it lies (piece, place).
+
+        The first answer counts; without an answer, the latest failure. Success replaces failure, never the other way.
+        """
+        columns = ["key", "event", "id", "status", "kind", "permanent"]
+        frames = [
+            self.piece(number, columns)
+            .with_row_index("place")
+            .filter(pl.col("event") == "outcome")
+            .select(
+                as_number(),
+                pl.lit(number, pl.UInt32).alias("piece"),
+                "place",
+                "id",
+                "status",
+                "kind",
+                pl.col("permanent").fill_null(False),
+                pl.col("status").is_in(_ANSWERED).alias("answered"),
+            )
+            for number in range(len(self))
+        ]
+        if not frames:
+            return pl.DataFrame(schema=STANDING_SCHEMA)
+        outcomes = pl.concat(frames)
+        answers = outcomes.filter("answered").unique("key", keep="first", maintain_order=True)
+        if answers.height == outcomes.height:
+            return answers
+        failures = outcomes.filter(~pl.col("answered")).unique("key", keep="last", maintain_order=True)
+        return pl.concat([answers, failures.join(answers, on="key", how="anti")])
+
+    def gather(self, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+        """Records at given places. ``places`` has ordinal, piece, place; gives ordinal and the columns, unordered."""
+        wanted = ["key", *columns] if "key" not in columns else list(columns)
+        frames = [pl.DataFrame(schema={"ordinal": pl.UInt32, **{name: PART_SCHEMA[name] for name in wanted}})]
+        for (number,), group in places.group_by("piece"):
+            piece = self._cached(int(str(number)), wanted)
+            frames.append(pl.concat([group.select("ordinal"), piece[group["place"]]], how="horizontal"))
+        return pl.concat(frames)
+
+    def _cached(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+        if number not in self._cache:
+            if len(self._cache) >= 4:
+                del self._cache[next(iter(self._cache))]
+            self._cache[number] = self.piece(number, columns)
+        if list(columns) != self._cache[number].columns:
+            self._cache[number] = self.piece(number, columns)
+        return self._cache[number]
+
+    def totals(self) -> Totals:
+        """The ledger of all runs of this job: one attempt per record that was sent."""
+        columns = ["billed", "event", "attempts", *_COUNTS]
+        total = Totals()
+        for number in range(len(self)):
+            made = self.piece(number, columns).filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0))
+            total += _totals_of(made)
+        return total
+
+    def by_kind(self, standing: pl.DataFrame) -> pl.DataFrame:
+        """Failures by kind, most frequent first: kind, rows, permanent."""
+        failed = standing.filter(~pl.col("answered"))
+        return failed.group_by("kind").agg(pl.len().alias("rows"), pl.col("permanent").all()).sort(
+            ["rows", "kind"], descending=[True, False]
+        )
+
+
+def _totals_of(made: pl.DataFrame) -> Totals:
+    billed = pl.col("billed") == Billed.YES
+    maybe = pl.col("billed") == Billed.MAYBE
+    reported = pl.col("prompt_tokens").is_not_null() | pl.col("total_tokens").is_not_null()
+    sums = made.select(
+        pl.len().alias("attempts"),
+        billed.sum().alias("billed"),
+        maybe.sum().alias("maybe"),
+        (billed & ~reported).sum().alias("unreported"),
+        *(pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum()).alias(name) for name in _COUNTS),
+    ).row(0, named=True)
+    usage = Usage(*(sums[name] for name in _COUNTS))
+    return Totals(sums["attempts"], sums["billed"] or 0, sums["maybe"] or 0, usage, sums["unreported"] or 0)
+
+
+def _content(files: Files, path: str) -> bytes:
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,354 @@
+"""The write path: one line per answer at once, durable in groups, sealed into parts off the event loop.
+
+Three things happen, each at its own pace:
+
+- ``append`` (the event loop): one ``write``; from here the line survives ``kill -9``.
+- ``commit`` (a thread, about every 50 ms): ``fdatasync``; from here it survives a power cut, and is *acknowledged*.
+- ``seal`` (another thread): a full segment becomes a part. The order is the protocol: part written aside, synced,
+  renamed, folder synced, manifest line synced, segment removed. A crash between two steps leaves what recovery repeats.
+
+Without threads (tests, recovery) the caller calls ``commit`` and ``seal`` itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from pipeline.errors import StorageError
+from pipeline.storage.files import ASIDE, Files, create, discard, publish, sync_folder, write_all, write_whole
+from pipeline.storage.journal import Segment, line_of, scan, segment_name
+from pipeline.storage.manifest import Manifest, Part, part_line
+from pipeline.storage.parquet import part_bytes, part_name, table_of
+
+SEAL_ROWS = 5_000
+SEAL_BYTES = 32 << 20
+GROUP_S = 0.05
+BALLAST_BYTES = 8 << 20
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Layout:
+    """Where things lie in a checkpoint folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.lock = os.path.join(folder, "LOCK")
+        self.job = os.path.join(folder, "job.json")
+        self.journal = os.path.join(folder, "journal")
+        self.parts = os.path.join(folder, "parts")
+        self.quarantine = os.path.join(folder, "quarantine")
+        self.ballast = os.path.join(folder, "ballast")
+        self.heartbeat = os.path.join(folder, "status.json")
+        self.keys = os.path.join(folder, "keys.bin")
+
+    def segment(self, number: int) -> str:
+        return os.path.join(self.journal, segment_name(number))
+
+    def part(self, name: str) -> str:
+        return os.path.join(self.parts, name)
+
+
+class Writer:
+    """Appends records to the journal of one job. ``append`` belongs to one thread."""
+
+    def __init__(
+        self,
+        files: Files,
+        layout: Layout,
+        job: str,
+        manifest: Manifest,
+        first_segment: int,
+        *,
+        seal_rows: int = SEAL_ROWS,
+        seal_bytes: int = SEAL_BYTES,
+    ) -> None:
+        self.files = files
+        self.layout = layout
+        self.job = job
+        self.manifest = manifest
+        self.seal_rows = seal_rows
+        self.seal_bytes = seal_bytes
+        self.disk_full = False  # the ballast is spent: admit nothing new
+        self.written = 0  # records written by this process
+        self.acknowledged = 0  # ... of them durable
+        self.failure: StorageError | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self._next = first_segment
+        self._guard = threading.Lock()  # held for pointer swaps and single writes only, never across a sync
+        self._unacknowledged: deque[bytes] = deque()
+        self._sync_dead = False  # a sync failed twice: never ask that descriptor again
+        self._full: deque[Segment] = deque()  # no longer appended to, not yet sealed
+        self._synced: set[int] = set()  # numbers of full segments that are durable
+        self._spare: Segment | None = None
+        self._current = self._new_segment()
+        self._threads: list[threading.Thread] = []
+        self._stop = threading.Event()
+        self._dirty = threading.Event()
+        self._work = threading.Event()
+
+    def _new_segment(self) -> Segment:
+        number = self._next
+        self._next += 1
+        return Segment(self.files, self.layout.segment(number), self.job, number)
+
+    # -- appending -------------------------------------------------------------------------------------------------
+
+    def append(self, body: bytes) -> None:
+        """Write one record. Raises StorageError when the disk does not take it even without the ballast."""
+        with self._guard:
+            self._put(line_of(body, self._current.seed))
+            self._unacknowledged.append(body)
+            self.written += 1
+            self._current.records += 1
+        self._dirty.set()
+
+    def mark(self, body: bytes) -> None:
+        """Write a line that no one waits for: it outlives the process, and is never counted."""
+        with self._guard:
+            self._put(line_of(body, self._current.seed))
+
+    def _put(self, line: bytes) -> None:
+        try:
+            self._current.append(line)
+        except OSError as exc:
+            if exc.errno not in _DISK_FULL:
+                raise self._broken(exc) from exc
+            self.disk_full = True
+            self.on_failure()
+            discard(self.files, self.layout.ballast)
+            try:
+                self._current.append(line)
+            except OSError as again:
+                raise self._broken(again) from again
+
+    def _broken(self, exc: OSError) -> StorageError:
+        reason = "the disk is full" if exc.errno in _DISK_FULL else "the disk reports an error"
+        self.failure = StorageError(
+            f"{reason} at {self.layout.folder} ({exc.strerror or exc}); every acknowledged answer is kept. "
+            "Free some space or mend the disk, then run the same command again"
+        )
+        return self.failure
+
+    @property
+    def full(self) -> bool:
+        """Whether the current segment should make way for the next."""
+        return self._current.records >= self.seal_rows or self._current.size >= self.seal_bytes
+
+    def rotate(self, in_flight: Iterable[bytes]) -> None:
+        """Begin the next segment; the marks of what is in flight are written again, so that they outlive the old."""
+        spare = self._spare
+        if spare is None:
+            if self._threads:
+                return  # the sealer is still making one; a segment may grow a little over its size
+            spare = self._new_segment()
+        with self._guard:
+            self._full.append(self._current)
+            self._current = spare
+            self._spare = None
+            marks = b"".join(line_of(body, spare.seed) for body in in_flight)
+            if marks:
+                self._put(marks)
+        self._dirty.set()
+        self._work.set()
+
+    # -- durability ------------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Make everything written before this call durable, then acknowledge it. Raises StorageError."""
+        with self._guard:
+            upto, count = self.written, len(self._unacknowledged)
+            segments = [segment for segment in self._full if segment.number not in self._synced]
+            current = self._current
+        try:
+            for segment in segments:
+                segment.sync()
+                self._synced.add(segment.number)
+            current.sync()
+        except OSError as exc:
+            self._rescue(exc)
+            return
+        self._acknowledge(upto, count)
+        with self._guard:
+            if current is self._current:
+                self._note(current)
+
+    def _note(self, segment: Segment) -> None:
+        try:
+            segment.note_synced()
+        except OSError as exc:
+            if exc.errno not in _DISK_FULL:  # a full disk is met, and told, at the next record
+                raise self._broken(exc) from exc
+
+    def _acknowledge(self, upto: int, count: int) -> None:
+        self.acknowledged = upto
+        for _ in range(count):
+            self._unacknowledged.popleft()
+
+    def _rescue(self, exc: OSError) -> None:
+        """A sync failed: its descriptor is dead. Write all that is unacknowledged into a new segment, once."""
+        with self._guard:
+            dead = [segment for segment in (*self._full, self._current) if segment.number not in self._synced]
+            try:
+                fresh = self._new_segment()
+                for body in self._unacknowledged:
+                    fresh.append(line_of(body, fresh.seed))
+                fresh.sync()
+            except OSError as again:
+                self._sync_dead = True
+                raise self._broken(again) from exc
+            self._full.append(self._current)
+            for segment in dead:
+                segment.give_up()
+                self._synced.add(segment.number)
+            fresh.records = len(self._unacknowledged)
+            self._current = fresh
+            self._acknowledge(self.written, len(self._unacknowledged))
+            self._note(fresh)
+
+    def unsaved(self) -> list[bytes]:
+        """Records that no sync has confirmed (the last resort of a broken disk)."""
+        return list(self._unacknowledged)
+
+    # -- sealing ---------------------------------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """Turn every full and durable segment into a part. Raises StorageError."""
+        while self._full and self._full[0].number in self._synced:
+            segment = self._full[0]
+            segment.close()
+            try:
+                self.roll(segment.number)
+            except OSError as exc:
+                raise self._broken(exc) from exc
+            self._full.popleft()
+            self._synced.discard(segment.number)
+
+    def roll(self, number: int) -> Part | None:
+        """Make one segment of the journal a part; every step may be repeated. None when it held no record."""
+        path = self.layout.segment(number)
+        held = scan(self.files.read(path), self.job)
+        if held.tail:
+            write_whole(self.files, os.path.join(self.layout.quarantine, f"segment-{number:04d}.tail"), held.tail)
+        table = table_of(held.lines)
+        part = None
+        if table.height:
+            part = self._write_part(number, part_bytes(table), table.height)
+            self.manifest.add(part_line(part, self.job))
+        self.files.unlink(path)
+        return part
+
+    def _write_part(self, number: int, data: bytes, rows: int) -> Part:
+        name = part_name(number)
+        path = self.layout.part(name)
+        aside = path + ASIDE
+        discard(self.files, aside)
+        fd = create(self.files, aside)
+        try:
+            write_all(self.files, fd, data)
+            self.files.fsync(fd)
+        except OSError:
+            discard(self.files, aside)
+            raise
+        finally:
+            self.files.close(fd)
+        publish(self.files, aside, path)
+        return Part(number, name, rows, len(data), hashlib.sha256(data).hexdigest())
+
+    # -- threads and the end ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Commit and seal in the background from now on."""
+        self._spare = self._new_segment()
+        for name, loop in (("commit", self._commit_loop), ("seal", self._seal_loop)):
+            thread = threading.Thread(target=loop, name=f"checkpoint-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _commit_loop(self) -> None:
+        while not self._stop.is_set():
+            self._dirty.wait()
+            self._dirty.clear()
+            if not self._in_background(self.commit):
+                return
+            self._work.set()
+            self._stop.wait(GROUP_S)
+
+    def _seal_loop(self) -> None:
+        while not self._stop.is_set():
+            self._work.wait()
+            self._work.clear()
+            if not self._in_background(self._seal_and_prepare):
+                return
+
+    def _seal_and_prepare(self) -> None:
+        if self._spare is None and not self._stop.is_set():
+            try:
+                self._spare = self._new_segment()
+            except OSError as exc:
+                raise self._broken(exc) from exc
+        self.seal()
+
+    def _in_background(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except StorageError:
+            self.on_failure()
+            return False
+        except Exception as exc:  # noqa: BLE001 - a thread has nobody to raise to; the run learns of it here
+            self.failure = StorageError(f"the checkpoint at {self.layout.folder} failed: {type(exc).__name__}: {exc}")
+            self.on_failure()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Everything durable and sealed. Raises StorageError; what was acknowledged is safe either way."""
+        self._join()
+        try:
+            if not self._sync_dead:
+                self.commit()
+            if self.failure is not None:
+                raise self.failure
+            self._full.append(self._current)
+            self._synced.add(self._current.number)
+            self.seal()
+            self._drop_spare()
+            sync_folder(self.files, self.layout.journal)
+        except OSError as exc:
+            raise self._broken(exc) from exc
+        finally:
+            self._close_descriptors()
+
+    def abandon(self) -> None:
+        """Make what was written durable, and leave the rest to the next run's recovery (a hurried exit)."""
+        self._join()
+        try:
+            if not self._sync_dead:
+                self.commit()
+        finally:
+            self._close_descriptors()
+
+    def _join(self) -> None:
+        self._stop.set()
+        self._dirty.set()
+        self._work.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self.files.unlink(self._spare.path)
+            self._spare = None
+
+    def _close_descriptors(self) -> None:
+        for segment in (*self._full, self._current, self._spare):
+            if segment is not None:
+                segment.close()
+        self.manifest.close()
+
