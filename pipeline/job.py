@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -19,6 +21,8 @@ from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import ApiCall, Dialogue, Exchange, Model, Prompt, Row
 from pipeline.spec import JobSpec
+from pipeline.spec.endpoint import is_loopback
+from pipeline.storage.output import added_names, refuse_clashes
 from pipeline.storage.source import Selection, Source
 
 _QUESTION_FORMAT = 1
@@ -54,6 +58,7 @@ class Job:
             )
         )
         self.source.check(self.templates.columns)
+        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix))
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
@@ -67,7 +72,14 @@ class Job:
         """Fingerprint of what is asked about a row."""
         spec = self.spec
         messages = [[message.role, message.content] for message in spec.prompt.messages]
-        asked = [_QUESTION_FORMAT, spec.endpoint.kind, self.model.name, dict(self.model.params), messages, spec.input.id]
+        asked = [
+            _QUESTION_FORMAT,
+            spec.endpoint.kind,
+            self.model.name,
+            dict(self.model.params),
+            messages,
+            spec.input.id,
+        ]
         return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def ready(self, row: Row) -> Ready:
@@ -83,6 +95,17 @@ class Job:
     def prompt(self, row: Row) -> Prompt:
         """Raises InvalidRow."""
         return self.templates.render(row)
+
+
+def on_loopback(spec: JobSpec) -> bool:
+    return is_loopback(urlsplit(spec.endpoint.base_url).hostname or "")
+
+
+def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
+    """The same job against the simulator at ``base_url``, into a folder of its own."""
+    endpoint = spec.endpoint.model_copy(update={"base_url": base_url, "proxy": None, "headers": {}})
+    output = spec.output.model_copy(update={"path": os.path.join(spec.output.path, "rehearsal")})
+    return spec.model_copy(update={"endpoint": endpoint, "output": output})
 
 
 def dialogue_of(kind: str) -> Callable[[Model], Dialogue]:

@@ -89,9 +89,7 @@ def stand(keys: Keys, snapshot: Snapshot | None) -> tuple[Standing, pl.DataFrame
     return Standing(table), gone
 
 
-def make(
-    job: Job, standing: Standing, gone: pl.DataFrame, *, retry_failed: str | None, question_changed: bool
-) -> Plan:
+def make(job: Job, standing: Standing, gone: pl.DataFrame, *, retry_failed: str | None, question_changed: bool) -> Plan:
     """Count what a run would do."""
     table = standing.table
     marked = table.select(
@@ -108,8 +106,10 @@ def make(
     orphans = int(gone["answered"].sum())
     again = 0
     if question_changed:
-        again = _changed(job, marked.filter("unknown")["ordinal"], gone.filter("answered")) if _has_ids(job) else min(
-            unknown, orphans
+        again = (
+            _changed(job, marked.filter("unknown")["ordinal"], gone.filter("answered"))
+            if _has_ids(job)
+            else min(unknown, orphans)
         )
     return Plan(
         rows=table.height,

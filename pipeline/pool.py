@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Pool(Generic[Item]):
@@ -23,8 +24,8 @@ class Pool(Generic[Item]):
         self._draw = draw
         self._work = work
         self._workers = workers
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._awaiting_answer: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._awaiting_answer: set[asyncio.Future[Any]] = set()
         self.stopping = False
 
     async def run(self) -> None:
@@ -59,6 +60,19 @@ class Pool(Generic[Item]):
             yield
         finally:
             self._awaiting_answer.discard(task)
+
+    async def alone(self, item: Item, work: Callable[[Item], Awaitable[Result]]) -> Result | None:
+        """Work on one item before the others begin, under the same stop; None when that cut it off."""
+        task = asyncio.ensure_future(work(item))
+        self._tasks.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            return None
+        finally:
+            self._tasks.discard(task)
 
     @property
     def awaited(self) -> int:

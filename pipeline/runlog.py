@@ -32,7 +32,7 @@ class RunLog:
 
     def __init__(self, path: str | None, run: str, secret: str | None = None) -> None:
         self.run = run
-        self._secret = secret
+        self.secret = secret  # the key of this run, once it is known
         self._fd = -1
         if path is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -43,7 +43,7 @@ class RunLog:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         line = {"ts": stamp, "level": level, "event": event, "run": self.run, **members}
-        text = redact(orjson.dumps(line, default=str).decode(errors="replace"), self._secret)
+        text = redact(orjson.dumps(line, default=str).decode(errors="replace"), self.secret)
         if self._fd >= 0:
             try:
                 os.write(self._fd, text.encode() + b"\n")

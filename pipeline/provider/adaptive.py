@@ -34,7 +34,7 @@ _SLICES = 512
 
 
 class Climb:
-    """Relative growth that starts at nothing and gets faster. Advances by time, but at few calls per second by calls."""
+    """Relative growth that starts at nothing and gets faster, by time, or by calls where these are few."""
 
     __slots__ = ("_age_s", "_last")
 
@@ -112,17 +112,14 @@ class Rate:
         if self.per_s is not None:
             self.per_s *= self._climb.factor(now)
 
-    def refused(self, now: float, sent_s: float) -> bool:
-        """Learn from a refusal. False when it is an echo of calls sent before the last lesson."""
-        self.sent.take_back(sent_s)
-        if sent_s < self._cut_s:
-            return False
-        self._settle(now, self._passes(now))
-        self._cut_s = self._full_s = now
-        return True
+    def refused(self, now: float, sent_s: float) -> None:
+        """Learn from a refusal, unless it is the echo of a call sent before the last lesson."""
+        if sent_s >= self._cut_s:
+            self._settle(now, self._passes(now))
+            self._cut_s = self._full_s = now
 
     def reopened(self, now: float, last_refusal_s: float) -> None:
-        """The endpoint was shut for many seconds, so it counts by the minute: what passed in a minute is the allowance."""
+        """The endpoint was shut for many seconds, so it counts by the minute: what passed in one is the allowance."""
         # It opened at some time since the last refusal; half of that (if short) is added to the minute.
         doubt_s = min(now - last_refusal_s, 4.0) / 2
         passed = self.sent.between(now - 60.0 - doubt_s, now)

@@ -113,14 +113,10 @@ def _failed(key: str, row: Row, error: ProviderError, reply: ApiReply | None, *,
 
 def invalid(key: str, row: Row, reason: str) -> Outcome:
     """A row that cannot be sent."""
-    return Outcome(
-        key=key, row=row, status=Status.INVALID_INPUT, kind="invalid_input", error=reason, permanent=True
-    )
+    return Outcome(key=key, row=row, status=Status.INVALID_INPUT, kind="invalid_input", error=reason, permanent=True)
 
 
 def unexpected(key: str, row: Row, error: Exception) -> Outcome:
     """A fault of ours struck one row; a rerun tries it again."""
     text = f"a fault of this tool: {type(error).__name__}; the traceback is in run.log"
     return Outcome(key=key, row=row, status=Status.FAILED, kind="internal_error", error=text, billed=Billed.MAYBE)
-
-

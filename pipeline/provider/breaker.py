@@ -32,6 +32,9 @@ _LONGEST_PAUSE_S = 4.0
 
 _SHORTEST_GRACE_S = 1.0
 
+LONG_SHUT_S = 5.0
+"""Shut for longer than this although probes went: the endpoint counts by the minute."""
+
 
 class Gate(Enum):
     OPEN = "open"
@@ -55,7 +58,7 @@ class Breaker:
         self._failures = failures
         self._first_wait_s = wait_s
         self._max_wait_s = max_wait_s
-        self.max_down_s = max_down_s
+        self._max_down_s = max_down_s
         self.gate = Gate.OPEN
         self.since_s = 0.0  # when this trouble began
         self.last_refusal_s = 0.0
@@ -93,10 +96,27 @@ class Breaker:
         """It was cancelled: another may go."""
         self._probe_out = False
 
-    def overdue(self, now: float) -> bool:
-        return self.gate is not Gate.OPEN and now - self.since_s >= self.max_down_s
+    def left_s(self, now: float) -> float:
+        """Seconds until patience ends; only asked while the gate is shut."""
+        return self.since_s + self._max_down_s - now
 
-    def replied(self, now: float, sent_s: float) -> bool:
+    def complaint(self, last_error: str) -> str:
+        """Why the run stops."""
+        minutes = f"{self._max_down_s / 60:.3g} min"
+        if self.gate is Gate.DOWN:
+            return f"the endpoint has been failing for {minutes}: {last_error}"
+        if self.believes and self.asked_s is not None and self.asked_s > BELIEVED_S:
+            return f"the endpoint asks to wait {spoken(self.asked_s)}: {last_error}"
+        return f"the endpoint has refused every call for {minutes}: {last_error}"
+
+    def counts_by_the_minute(self, now: float) -> bool:
+        """The endpoint stayed shut so long, or said it would, that its allowance must be one per minute."""
+        if self.gate is not Gate.PAUSED or now - self.since_s < LONG_SHUT_S:
+            return False
+        said = self.asked_s is not None and LONG_SHUT_S <= self.asked_s != 60.0
+        return self.probes >= 3 or (said and not self._testing)
+
+    def replied(self, sent_s: float) -> bool:
         """The endpoint answered something (a good reply, or a fault of the row). True when that opens the gate."""
         if self.gate is Gate.OPEN:
             self._forget_failures()
@@ -119,7 +139,7 @@ class Breaker:
             return False  # sent before a pause that is already over
         news = self.gate is Gate.OPEN
         if news:
-            self.gate, self.since_s, self.probes = Gate.PAUSED, now, 0
+            self.gate, self.since_s, self.probes, self.asked_s = Gate.PAUSED, now, 0, None
             self._closed_s = self._until_s = now
             self.pauses += 1
         elif probe:
@@ -137,7 +157,7 @@ class Breaker:
             if probe:
                 self.probes += 1
                 self._probe_out = False
-                self._until_s = now + min(self._first_wait_s * 2**self.probes, self._max_wait_s)
+                self._until_s = now + min(self._first_wait_s * 2.0 ** min(self.probes, 16), self._max_wait_s)
             return False
         if probe:
             self._probe_out = False
@@ -167,8 +187,8 @@ class Breaker:
             self._rows.clear()
 
     def _own_pause_s(self, now: float) -> float:
-        longest = _LONGEST_PAUSE_S if now - self.since_s < 60 else 4 * _LONGEST_PAUSE_S
-        return min(_FIRST_PAUSE_S * 2 ** min(self.probes, 16), longest) * (1 + 0.2 * self._random())
+        longest: float = _LONGEST_PAUSE_S if now - self.since_s < 60 else 4 * _LONGEST_PAUSE_S
+        return min(_FIRST_PAUSE_S * 2.0 ** min(self.probes, 16), longest) * (1 + 0.2 * self._random())
 
     def _pause_s(self, now: float, told_s: float | None) -> float:
         if told_s is None or told_s <= 0 or not self.believes:
@@ -180,6 +200,14 @@ class Breaker:
         if self._testing:
             return self._own_pause_s(now)
         return min(told_s, BELIEVED_S) + self._random() * min(1.0, 0.05 * told_s)
+
+
+def spoken(seconds: float) -> str:
+    """A span as people say it."""
+    for size, unit in ((365.25 * 86400, "years"), (86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 class TimeoutGuard:
@@ -210,9 +238,11 @@ class TimeoutGuard:
     def tripped(self) -> bool:
         return self._count >= self._at_least and self._count > self._share * len(self._last)
 
-    def counts(self) -> tuple[int, int]:
-        """Time-outs, and attempts they are among."""
-        return self._count, len(self._last)
+    def complaint(self) -> str:
+        return (
+            f"{self._count} of the last {len(self._last)} attempts ended in a time-out; answers take longer than "
+            "endpoint.timeout_s.total allows, and each one cut off may be paid for: raise it and run again"
+        )
 
     def _add(self, timed_out: bool) -> None:
         if len(self._last) == self._last.maxlen:

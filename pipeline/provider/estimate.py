@@ -2,7 +2,7 @@
 
 A request must be reserved before its length is known. Reserving ``max_tokens`` chokes the rate (few answers are that
 long), reserving nothing floods the endpoint. So: prompt tokens by the bytes of the body, output tokens by the mean
-of what came so far and half a deviation. A guess that was wrong is settled by the reply, so it need only be right on average.
+of what came so far and half a deviation. A wrong guess is settled by the reply, so it need be right on average only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,3 @@ class Estimate:
             off = usage.completion_tokens - self._mean
             self._mean += weight * off
             self._deviation += weight * (abs(off) - self._deviation)
-
-    def per_call(self) -> float | None:
-        """Tokens an answer had on average; None before the first."""
-        return self._mean if self._replies else None

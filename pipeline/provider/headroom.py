@@ -33,7 +33,7 @@ class Headroom:
 
 
 def headroom(headers: Mapping[str, str], wall_s: float) -> Headroom | None:
-    """The least that any of the headers leaves; None when there is no such header. ``wall_s`` is the time as an epoch."""
+    """The least that any of the headers leaves; None when there is none. ``wall_s`` is the time as an epoch."""
     names = [name for name in headers if "ratelimit" in name]
     if not names:
         return None
@@ -49,7 +49,9 @@ def headroom(headers: Mapping[str, str], wall_s: float) -> Headroom | None:
             if value is not None:
                 key = what + "_reset_s"
                 found[key] = max(found.get(key, 0.0), value)
-    return Headroom(found.get("requests"), found.get("requests_reset_s"), found.get("tokens"), found.get("tokens_reset_s"))
+    return Headroom(
+        found.get("requests"), found.get("requests_reset_s"), found.get("tokens"), found.get("tokens_reset_s")
+    )
 
 
 def seconds(text: str, wall_s: float) -> float | None:
@@ -77,3 +79,66 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if isfinite(value) else None
+
+
+SLOWEST = 0.5
+"""Share of the going rate that hints leave at least: they slow down and never stall."""
+
+LONGEST_HINT_S = 10.0
+LIES = 3
+"""So often may more have passed than was said to be left; then the headers are not read any more."""
+
+
+class Hint:
+    """A slower rate for a moment, because headers said that little is left."""
+
+    __slots__ = ("_base", "_left", "_lies", "_sent", "believed", "per_s", "until_s")
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self.until_s = float("-inf")
+        self.believed = True
+        self._base = 0.0
+        self._left = 0.0
+        self._sent = 0
+        self._lies = 0
+
+    def told(self, now: float, room: Headroom, going_per_s: float, tokens_per_call: float | None) -> None:
+        """``going_per_s`` is the rate of calls at present."""
+        if not self.believed or now < self.until_s or going_per_s <= 0:
+            return
+        left, reset_s = _least(room, tokens_per_call)
+        if left >= going_per_s * reset_s:
+            self._base = 0.0
+            return
+        # A slow-down that follows another must not start from the slowed rate.
+        self._base = max(going_per_s, self._base)
+        self.per_s = max(left / reset_s, SLOWEST * self._base)
+        self.until_s = now + min(reset_s, LONGEST_HINT_S)
+        self._left, self._sent = left, 0
+
+    def sent(self, now: float) -> None:
+        if now >= self.until_s:
+            return
+        self._sent += 1
+        if self._sent > 2 + 1.2 * self._left:
+            self._lies += 1
+            self._sent = 0
+            self.believed = self._lies < LIES
+            self.until_s = now
+
+    def refused(self) -> None:
+        """It may have been right."""
+        self._lies = 0
+
+
+def _least(room: Headroom, tokens_per_call: float | None) -> tuple[float, float]:
+    """Calls left and the seconds they must last: the tighter of requests and tokens."""
+    tightest = (float("inf"), 1.0)
+    if room.requests is not None:
+        tightest = (room.requests, max(room.requests_reset_s or 1.0, 1.0))
+    if room.tokens is not None and tokens_per_call:
+        calls, reset_s = room.tokens / tokens_per_call, max(room.tokens_reset_s or 1.0, 1.0)
+        if calls / reset_s < tightest[0] / tightest[1]:
+            tightest = (calls, reset_s)
+    return tightest

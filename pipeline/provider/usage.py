@@ -56,9 +56,7 @@ def _count(counters: dict[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def _detail(counters: dict[str, Any], groups: tuple[str, ...], name: str, elsewhere: tuple[str, ...]) -> int | None:
-    found = _count(counters, elsewhere)
-    if found:
-        return found
+    found: int | None = None
     for group in groups:
         details = counters.get(group)
         if type(details) is dict:
@@ -66,4 +64,5 @@ def _detail(counters: dict[str, Any], groups: tuple[str, ...], name: str, elsewh
             if value:
                 return value
             found = value if found is None else found
-    return found
+    value = _count(counters, elsewhere)
+    return value or (value if found is None else found)

@@ -28,7 +28,7 @@ _SENTENCES = (
 _FILLER = "These words were made up by the simulator to fill an answer of the length that was asked for. "
 _THINKERS = re.compile(r"(?:^|[-_./:])(?:pro|o[134]|r1|reason\w*|think\w*)(?:$|[-_./:])")
 _THOUGHTS = (32, 400)  # tokens
-_DECODER = re.compile(r"\{")
+_BRACE = re.compile(r"\{")
 
 
 class Answerer:
@@ -50,7 +50,7 @@ class Answerer:
             return _CANNED
         if self._length is not None:
             tokens = self._length[0] + draw.below(self._length[1] - self._length[0] + 1)
-            return _filler(tokens)[: 4 * tokens]
+            return (_FILLER * (4 * tokens // len(_FILLER) + 1))[: 4 * tokens]
         texts = question.texts
         asked = next((text for role, text in reversed(texts) if role == "user"), "")
         if question.response_format is not None:
@@ -81,11 +81,6 @@ def _thinks(model: str) -> bool:
     return _THINKERS.search(model.lower()) is not None
 
 
-@lru_cache(maxsize=64)
-def _filler(tokens: int) -> str:
-    return _FILLER * (4 * tokens // len(_FILLER) + 1)
-
-
 def _schema(wanted: Any) -> dict[str, Any] | None:
     found = wanted.get("json_schema", {}).get("schema") if wanted["type"] == "json_schema" else wanted.get("schema")
     return found if isinstance(found, dict) else None
@@ -97,7 +92,7 @@ def _written(text: str) -> dict[str, Any] | None:
     if '"properties"' not in text:
         return None
     end = text.rfind("}") + 1
-    for match in _DECODER.finditer(text, 0, text.index('"properties"') + 1):
+    for match in _BRACE.finditer(text, 0, text.index('"properties"') + 1):
         try:
             found = orjson.loads(text[match.start() : end])
         except orjson.JSONDecodeError:

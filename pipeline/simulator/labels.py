@@ -12,7 +12,14 @@ from pipeline.simulator.words import BAD, BAD_PARTS, GOOD, GOOD_PARTS, NOT, POLA
 _WORD = r"[\"'`*«„“]{0,2}[^\W\d_][\w-]*[\"'`*»“”]{0,2}"
 _OR = r"(?:or|oder|ou|o|of|lub|или|または)"
 _MANY = rf"{_WORD}(?:, ?{_WORD})+,? {_OR} {_WORD}"
-_HEAD = r"\b(?:one of|either|any of|labels?|categor(?:y|ies)|class(?:es)?|options?|choices?|eine[rs]? von|une? de|uno de)\b"
+_HEAD = (
+    r"\b(?:one of|either|any of|labels?|categor(?:y|ies)|class(?:es)?|options?|choices?|eine[rs]? von|une? de|uno de)\b"
+)
+# "... :", and a line for each label with what it means
+_EXPLAINED = re.compile(
+    rf":[ \t]*\n((?:[ \t]*(?:[-*•] ?)?{_WORD}(?:[ \t]{{2,}}|[ \t]*[:\t]| [-–] )[^\n]+(?:\n|\Z)){{2,}})"
+)
+_FIRST_WORD = re.compile(rf"^[ \t]*(?:[-*•] ?)?({_WORD})", re.MULTILINE)
 _PATTERNS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -35,11 +42,7 @@ _DATA = 6000  # characters that are read for their feeling
 
 def offered(texts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """The labels to choose from, as they were written; empty when the prompt offers none."""
-    for role, text in reversed(texts):
-        if role == "user":
-            break
-    else:
-        text = ""
+    text = next((text for role, text in reversed(texts) if role == "user"), "")
     for role, system in texts:
         if role in ("system", "developer") and (found := _found_once(system[: 2 * _INSTRUCTION])):
             return found
@@ -54,9 +57,9 @@ def pick(labels: Sequence[str], text: str, draw: Draw) -> str:
     words = _TOKEN.findall(text[-_DATA:].lower().replace("’", "'"))
     if sum(label in POLARITY for label in bare) >= 2:
         wanted = _feeling(words, text[-_DATA:], set(bare))
-        for choice in (wanted, 0 if wanted == 2 else wanted):
+        for choice in (2, 0) if wanted == 0 else (wanted,):  # as much of both is mixed rather than neutral
             for label, name in zip(labels, bare, strict=True):
-                if POLARITY.get(name) == choice:
+                if choice is not None and POLARITY.get(name) == choice:
                     return label
     scores = [_speaks_for(label, words) for label in bare]
     best = max(scores)
@@ -71,6 +74,8 @@ def _found_once(text: str) -> tuple[str, ...]:
 
 
 def _found(text: str) -> tuple[str, ...]:
+    if (match := _EXPLAINED.search(text)) is not None:
+        return tuple(dict.fromkeys(word.strip(_TRIM) for word in _FIRST_WORD.findall(match[1])))
     for pattern in _PATTERNS:
         for match in pattern.finditer(text):
             labels = tuple(dict.fromkeys(label for part in _SEPARATOR.split(match[1]) if (label := part.strip(_TRIM))))
@@ -79,8 +84,8 @@ def _found(text: str) -> tuple[str, ...]:
     return ()
 
 
-def _feeling(words: Sequence[str], text: str, labels: set[str]) -> int:
-    """1 good, -1 bad, 0 neither, 2 both."""
+def _feeling(words: Sequence[str], text: str, labels: set[str]) -> int | None:
+    """1 good, -1 bad, 0 as much of both, None without a sign of either."""
     good = bad = 0
     if not text.isascii():
         good = sum(part in text for part in GOOD_PARTS)
@@ -92,13 +97,11 @@ def _feeling(words: Sequence[str], text: str, labels: set[str]) -> int:
         if any(before in NOT or before.endswith("n't") for before in words[max(0, at - 3) : at]):
             sign = -sign
         good, bad = (good + 1, bad) if sign > 0 else (good, bad + 1)
-    if good and bad and min(good, bad) * 2 >= max(good, bad):
-        return 2
+    if not good and not bad:
+        return None
     return (good > bad) - (bad > good)
 
 
 def _speaks_for(label: str, words: Sequence[str]) -> int:
     named = sum(word == label for word in words)
-    return named + sum(
-        sum(word in speaking for word in words) for start, speaking in TOPICS if label.startswith(start)
-    )
+    return named + sum(sum(word in speaking for word in words) for start, speaking in TOPICS if label.startswith(start))

@@ -23,13 +23,6 @@ class Refusal:
     wait_s: float  # infinite: such a request never fits
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A place inside, to be settled once and left once."""
-
-    tokens: Charge | None
-
-
 class Limits:
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
@@ -49,12 +42,11 @@ class Limits:
         self._inside += 1
         if self._requests is not None:
             self._requests.take(now, 1)
-        return Lease(self._tokens.take(now, tokens) if self._tokens is not None else None)
+        return Lease(self, self._tokens.take(now, tokens) if self._tokens is not None else None)
 
-    def settle(self, lease: Lease, tokens: int) -> None:
-        """``tokens`` is what was really used, prompt and completion."""
-        if self._tokens is not None and lease.tokens is not None:
-            self._tokens.correct(self._clock(), lease.tokens, tokens)
+    def settle(self, charge: Charge | None, tokens: int) -> None:
+        if self._tokens is not None and charge is not None:
+            self._tokens.correct(self._clock(), charge, tokens)
 
     def leave(self) -> None:
         self._inside -= 1
@@ -106,6 +98,23 @@ class Limits:
             return FixedWindow(limit, settings.window_s, now)
         share = min(1.0, settings.burst / requests) if settings.burst and requests else 1.0
         return Bucket(limit, settings.window_s, now, share)
+
+
+class Lease:
+    """A place inside, to be settled at most once and left once."""
+
+    __slots__ = ("_charge", "_limits")
+
+    def __init__(self, limits: Limits, charge: Charge | None) -> None:
+        self._limits = limits
+        self._charge = charge
+
+    def settle(self, tokens: int) -> None:
+        """``tokens`` is what was really used, prompt and completion."""
+        self._limits.settle(self._charge, tokens)
+
+    def leave(self) -> None:
+        self._limits.leave()
 
 
 def go_duration(seconds: float) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-GOOD = frozenset(
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+GOOD = _words(
     """
     amazing awesome beautiful best brilliant comfortable comfy delicious delighted durable easy excellent fantastic fast
     fine flawless friendly glad good gorgeous great handy happy helpful impressed impressive incredible like liked love
@@ -21,11 +26,15 @@ GOOD = frozenset(
     aanrader blij fijn geweldig goed goede heerlijk lekker mooi prachtig snel tevreden uitstekend
     отлично отличный отличная прекрасно хорошо хороший супер доволен довольна рекомендую люблю
     świetny świetna polecam dobry dobra super
-    harika mükemmel güzel iyi memnun
-    """.split()
+    harika mükemmel güzel iyi memnun memnunum kolay
+    joy sharp warm clean survived finally instant reliable easily cozy crispy yum saved dry hit quiet
+    empfehlung endlich dicht knusprig leicht leise bequem ordentliches satt
+    buenísima bonita fácil finalmente delicato promosso régal triomphe fluffy
+    ممتاز جيد رائع أنصح अच्छा बढ़िया खुश पसंद
+    """
 )
 
-BAD = frozenset(
+BAD = _words(
     """
     annoyed annoying awful bad bent broke broken breaks cheap complaint crashed crashes crap cracked damaged dead defect
     defective died dirty disappointed disappointing disappointment disgusting error expensive fail failed fails fake
@@ -34,7 +43,7 @@ BAD = frozenset(
     slow smells stains stopped terrible trash uncomfortable unfortunately unhappy unusable useless waste wasted
     weak worse worst wrong
     ärgerlich billig defekt enttäuscht enttäuschend enttäuschung fehler fehlerhaft furchtbar kaputt langsam laut leider
-    mangelhaft miserabel nie schlecht schlechte schlechter schrecklich teuer unbrauchbar ungenießbar wackelig zerbrochen
+    mangelhaft miserabel schlecht schlechte schlechter schrecklich teuer unbrauchbar ungenießbar wackelig zerbrochen
     cassé cassée cher chère décevant déçu déçue défectueux horrible inutile lent mauvais mauvaise médiocre
     nul nulle panne pire problème
     caro decepción decepcionado decepcionante defectuoso dañado fatal horrible inútil lenta lento mal mala malo peor
@@ -44,22 +53,44 @@ BAD = frozenset(
     duur kapot langzaam slecht slechte teleurgesteld teleurstellend waardeloos
     брак плохо плохой плохая ужасно ужасный ужас сломался сломалась разочарован разочарована хуже
     zły zła słaby kiepski beznadziejny rozczarowany
-    kötü berbat bozuk bozuldu
-    """.split()
+    kötü berbat bozuk bozuldu kırıldı
+    burned burnt burst cheated crumbles drawback dust dented fell flakes fragile jams lost melted misses rancid ripped
+    rust rusted scratchy short slips smell smelled squeak squeaks stuck stinks vanished wobble wobbles wobbly yellow
+    gunshot loose lets sagging
+    ausfall totalausfall gebrochen gerissen schade stinkt zurückgeschickt umtausch undicht verbrannt
+    insupportable lâché plat rien sbagliata manca perde presa devuelto perdido sirve pierde durou perdeu faltando
+    usterka szmelc سيئة سيئ انكسر बर्बाद टूट खराब
+    """
 )
 
-NOT = frozenset(
+NOT = _words(
     "not no never without cannot nicht kein keine keinen ohne pas jamais sans non nunca jamás sin nessun mai senza "
-    "não nem sem niet geen zonder не нет без nie değil".split()
+    "não nem sem niet geen zonder не нет без nie değil"
 )
 
-# Scripts without spaces between words: looked for anywhere in the text.
+# Looked for anywhere in the text: scripts without spaces between words, and signs.
 GOOD_PARTS = (
-    *("最高", "素晴らし", "良い", "良かった", "便利", "満足", "おすすめ", "気に入", "美味し", "嬉し"),
-    *("很好", "非常好", "满意", "喜欢", "推荐", "完美", "不错", "좋아", "좋은", "최고", "만족", "추천"),
+    *("❤", "😍", "😊", "😋", "👍", "🎉", "💜", "🥰", "☀"),
+    *("最高", "素晴らし", "良い", "良かった", "便利", "満足", "おすすめ", "気に入", "美味し", "嬉し", "満点"),
+    *("很好", "非常好", "满意", "喜欢", "推荐", "完美", "不错", "好用", "舒服", "좋아", "좋은", "최고", "만족", "추천"),
 )
 BAD_PARTS = (
-    *("最悪", "悪い", "壊れ", "がっかり", "残念", "不良", "遅い", "高すぎ", "ひどい"),
+    *("😡", "👎", "😠", "🙄", "💔", "😤"),
+    *(
+        "最悪",
+        "悪い",
+        "壊れ",
+        "がっかり",
+        "残念",
+        "不良",
+        "遅い",
+        "遅く",
+        "高すぎ",
+        "ひどい",
+        "うるさい",
+        "返品",
+        "潰れ",
+    ),
     *("很差", "失望", "糟糕", "坏了", "垃圾", "退货", "별로", "최악", "실망", "고장", "나쁘"),
 )
 
@@ -73,15 +104,21 @@ POLARITY = {
 
 # First letters of a label, and words that speak for it.
 TOPICS: tuple[tuple[str, frozenset[str]], ...] = tuple(
-    (start, frozenset(words.split()))
+    (start, _words(words))
     for start, words in (
-        ("bill", "invoice invoices charged charge charges billed billing payment paid card vat receipt price rechnung"),
+        (
+            "bill",
+            "invoice invoices charged charge charges billed billing payment paid card vat receipt price rechnung refund",
+        ),
         ("pay", "invoice charged charge payment paid card receipt rechnung"),
         ("refund", "refund refunded refunds money reimbursed erstattung"),
         ("return", "return returned returning exchange send back"),
         ("ship", "parcel package delivery delivered shipping shipped tracking courier arrive arrived paket lieferung"),
         ("deliver", "parcel package delivery delivered shipping shipped tracking courier arrive arrived paket"),
-        ("tech", "crash crashes error errors bug broken freezes login timeout api install update screen"),
+        (
+            "tech",
+            "crash crashes error errors bug broken freezes timeout api install update screen sync scanner app fehler",
+        ),
         ("bug", "crash crashes error errors bug broken freezes wrong fails"),
         ("account", "account password login profile email reset username konto passwort"),
         ("login", "password login sign signin locked 2fa"),

@@ -19,7 +19,7 @@ import orjson
 from pipeline.errors import CheckpointError, ProviderError, StorageError
 from pipeline.records import Billed, Outcome, Usage
 from pipeline.storage import recovery
-from pipeline.storage.files import Files, create, discard, sync_folder, write_whole
+from pipeline.storage.files import ASIDE, Files, create, discard, sync_folder, write_all, write_whole
 from pipeline.storage.journal import FORMAT, body_of
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Manifest
@@ -182,6 +182,19 @@ class Checkpoint:
         self.job = replace(self.job, **changes)
         write_whole(self.files, self.layout.job, orjson.dumps(asdict(self.job), option=orjson.OPT_INDENT_2))
 
+    def heartbeat(self, members: dict[str, Any]) -> None:
+        """For ``status`` while the run goes on; never worth an error."""
+        aside = self.layout.heartbeat + ASIDE
+        try:
+            fd = self.files.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            try:
+                write_all(self.files, fd, orjson.dumps(members, default=str))
+            finally:
+                self.files.close(fd)
+            self.files.rename(aside, self.layout.heartbeat)
+        except OSError:
+            return
+
     def settle_simulated(self, simulated: bool, *, fresh: bool) -> None:
         """The first reply has told who answers. Raises CheckpointError where that would mix; a fresh folder is told."""
         if not fresh:
@@ -211,13 +224,17 @@ def _ours(files: Files, layout: Layout, name: str, simulated: bool | None) -> Jo
         write_whole(files, layout.job, orjson.dumps(asdict(job), option=orjson.OPT_INDENT_2))
         return job
     if job.name != name:
-        raise CheckpointError(
-            f"{os.path.dirname(layout.folder)} holds the answers of the job {job.name!r}, not of {name!r}. "
-            f"Give this job an output of its own, or `name: {job.name}` if it is the same job"
-        )
+        raise of_another_job(os.path.dirname(layout.folder), job.name, name)
     if simulated is not None:
         refuse_mixing(job, simulated, layout)
     return job
+
+
+def of_another_job(folder: str, theirs: str, ours: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds the answers of the job {theirs!r}, not of {ours!r}. Give this job an output of its own, or "
+        f"`name: {theirs}` if it is the same job"
+    )
 
 
 def refuse_mixing(job: Job, simulated: bool, layout: Layout) -> None:

@@ -8,6 +8,7 @@ same descriptor, because the kernel may have dropped the pages it could not writ
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -115,3 +116,23 @@ def write_whole(files: Files, path: str, data: bytes) -> None:
     finally:
         files.close(fd)
     publish(files, aside, path)
+
+
+def write_stream(files: Files, path: str, pieces: Iterable[tuple[bytes, int]]) -> int:
+    """Like :func:`write_whole`, piece by piece. Each piece comes with its number of rows; gives their sum."""
+    aside = path + ASIDE
+    discard(files, aside)
+    fd = create(files, aside)
+    rows = 0
+    try:
+        for data, count in pieces:
+            write_all(files, fd, data)
+            rows += count
+        files.fsync(fd)
+    except BaseException:
+        discard(files, aside)
+        raise
+    finally:
+        files.close(fd)
+    publish(files, aside, path)
+    return rows

@@ -75,7 +75,7 @@ class Segment:
         sync_folder(files, os.path.dirname(path))
 
     def append(self, data: bytes) -> None:
-        """Whole lines in one write. On a short write or an error the file is cut back to whole lines, then it raises."""
+        """Whole lines in one write. On an error or a short write the file is cut back to whole lines; it raises."""
         try:
             done = self.files.write(self.fd, data)
         except OSError:

@@ -17,7 +17,7 @@ import polars as pl
 from pipeline.errors import InputError
 from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Status
-from pipeline.storage.files import Files
+from pipeline.storage.files import Files, write_stream
 from pipeline.storage.parquet import PART_SCHEMA, write_table
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
@@ -70,11 +70,6 @@ class Join:
     snapshot: Snapshot
     prices: Prices
     prefix: str = ""
-
-    def check_names(self) -> None:
-        """Raises InputError where a column of ours has the name of one of the input's."""
-        ours = [self.prefix + name for name in {**_ANSWER, **_FAILURE, **_VOLATILE}]
-        refuse_clashes(list(self.source.schema), ours)
 
     def results(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices():
@@ -183,3 +178,30 @@ def _cost(prices: Prices) -> pl.Expr:
         )
         money = money + tokens / PER_TOKENS
     return pl.when(billed).then(money)
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+_FORMULA = r"^[=+\-@\t\r]"
+
+
+def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
+    return write_table(files, path, join.schema(_ANSWER), join.results)
+
+
+def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
+    """CSV with a header. ``guard_formulas`` puts an apostrophe before text that a spreadsheet would run."""
+    guard = pl.when(pl.col(pl.String).str.contains(_FORMULA)).then(pl.lit("'") + pl.col(pl.String))
+    guarded = guard.otherwise(pl.col(pl.String))
+
+    def pieces() -> Iterator[tuple[bytes, int]]:
+        yield pl.DataFrame(schema=join.schema(_ANSWER)).write_csv().encode(), 0
+        for frame in join.results():
+            shown = frame.with_columns(guarded) if guard_formulas else frame
+            yield shown.write_csv(include_header=False).encode(), frame.height
+
+    return write_stream(files, path, pieces())
+
+
+def export_jsonl(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
+    return write_stream(files, path, ((frame.write_ndjson().encode(), frame.height) for frame in join.results()))

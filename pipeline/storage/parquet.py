@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any, cast
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -124,10 +124,11 @@ def write_table(
     aside = path + ASIDE
     discard(files, aside)
     sink = _Sink(files, create(files, aside))
+    target = cast(IO[bytes], sink)
     try:
         lazy = register_io_source(source, schema=dict(schema), is_pure=True)
         lazy.sink_parquet(
-            sink, compression="zstd", compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP, maintain_order=True
+            target, compression="zstd", compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP, maintain_order=True
         )
         files.fsync(sink.fd)
     except BaseException as exc:

@@ -85,9 +85,12 @@ def _look_at_parts(files: Files, layout: Layout, found: Findings) -> dict[int, P
         if number is None:
             found.foreign.append(f"parts/{name}")
         else:
-            data = files.read(layout.part(name))
-            prints[number] = (len(data), hashlib.sha256(data).hexdigest())
+            prints[number] = print_of(files.read(layout.part(name)))
     return prints
+
+
+def print_of(data: bytes) -> Print:
+    return len(data), hashlib.sha256(data).hexdigest()
 
 
 def _number(name: str, prefix: str, suffix: str) -> int | None:
@@ -130,4 +133,3 @@ def next_segment(found: Findings) -> int:
     """A number that nothing in the folder has ever had."""
     used = [*found.segments, *found.listing.parts, *found.listing.dropped, *found.unlisted]
     return max(used, default=0) + 1
-

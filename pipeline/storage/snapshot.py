@@ -130,8 +130,10 @@ class Snapshot:
     def by_kind(self, standing: pl.DataFrame) -> pl.DataFrame:
         """Failures by kind, most frequent first: kind, rows, permanent."""
         failed = standing.filter(~pl.col("answered"))
-        return failed.group_by("kind").agg(pl.len().alias("rows"), pl.col("permanent").all()).sort(
-            ["rows", "kind"], descending=[True, False]
+        return (
+            failed.group_by("kind")
+            .agg(pl.len().alias("rows"), pl.col("permanent").all())
+            .sort(["rows", "kind"], descending=[True, False])
         )
 
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from pipeline.errors import StorageError
-from pipeline.storage.files import ASIDE, Files, create, discard, publish, sync_folder, write_all, write_whole
+from pipeline.storage.files import Files, discard, sync_folder, write_whole
 from pipeline.storage.journal import Segment, line_of, scan, segment_name
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.parquet import part_bytes, part_name, table_of
@@ -229,35 +229,7 @@ class Writer:
             self._synced.discard(segment.number)
 
     def roll(self, number: int) -> Part | None:
-        """Make one segment of the journal a part; every step may be repeated. None when it held no record."""
-        path = self.layout.segment(number)
-        held = scan(self.files.read(path), self.job)
-        if held.tail:
-            write_whole(self.files, os.path.join(self.layout.quarantine, f"segment-{number:04d}.tail"), held.tail)
-        table = table_of(held.lines)
-        part = None
-        if table.height:
-            part = self._write_part(number, part_bytes(table), table.height)
-            self.manifest.add(part_line(part, self.job))
-        self.files.unlink(path)
-        return part
-
-    def _write_part(self, number: int, data: bytes, rows: int) -> Part:
-        name = part_name(number)
-        path = self.layout.part(name)
-        aside = path + ASIDE
-        discard(self.files, aside)
-        fd = create(self.files, aside)
-        try:
-            write_all(self.files, fd, data)
-            self.files.fsync(fd)
-        except OSError:
-            discard(self.files, aside)
-            raise
-        finally:
-            self.files.close(fd)
-        publish(self.files, aside, path)
-        return Part(number, name, rows, len(data), hashlib.sha256(data).hexdigest())
+        return roll_segment(self.files, self.layout, self.job, self.manifest, number)
 
     # -- threads and the end ---------------------------------------------------------------------------------------
 
@@ -352,3 +324,23 @@ class Writer:
                 segment.close()
         self.manifest.close()
 
+
+def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, number: int) -> Part | None:
+    """Make one segment of the journal a part; every step may be repeated. None when it held no record."""
+    path = layout.segment(number)
+    held = scan(files.read(path), job)
+    if held.tail:
+        write_whole(files, os.path.join(layout.quarantine, f"segment-{number:04d}.tail"), held.tail)
+    table = table_of(held.lines)
+    part = None
+    if table.height:
+        part = _write_part(files, layout, number, part_bytes(table), table.height)
+        manifest.add(part_line(part, job))
+    files.unlink(path)
+    return part
+
+
+def _write_part(files: Files, layout: Layout, number: int, data: bytes, rows: int) -> Part:
+    name = part_name(number)
+    write_whole(files, layout.part(name), data)
+    return Part(number, name, rows, len(data), hashlib.sha256(data).hexdigest())

@@ -1,0 +1,55 @@
+# make alone is the menu
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+JOB ?= jobs/reviews.yaml
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## this menu
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## make .venv and install the command and its tools
+
+demo: $(INSTALLED) ## label the sample reviews on the simulator, and say where the results are
+	@$(BIN)/python -m pipeline.demo jobs/reviews.yaml
+
+run: $(INSTALLED) ## run a job (JOB=jobs/reviews.yaml)
+	$(BIN)/pipeline run $(JOB)
+
+check: $(INSTALLED) ## check a job without sending (JOB=...)
+	$(BIN)/pipeline check $(JOB)
+
+plan: $(INSTALLED) ## what a run of a job would do and cost (JOB=...)
+	$(BIN)/pipeline plan $(JOB)
+
+status: $(INSTALLED) ## how a job stands (JOB=...)
+	$(BIN)/pipeline status $(JOB)
+
+test: $(INSTALLED) ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+torture: $(INSTALLED) ## the long crash rigs: kill -9 by the thousand, power cuts, faults at every call
+	PIPELINE_TORTURE=1 $(BIN)/python -m pytest tests/rigs tests/storage -m "not slow_only" -p no:cacheprovider
+
+bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, memory, start-up
+	$(BIN)/python -m tests.bench
+
+clean: ## remove what was built, never results
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: help install demo run check plan status test lint types torture bench clean

@@ -1,0 +1,49 @@
+"""``pipeline check``: everything that can be known without sending, each finding with its cure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from pipeline.errors import CheckpointError, InputError
+from pipeline.job import Job
+from pipeline.look import previews
+from pipeline.run import CHECKPOINT
+from pipeline.storage import checkpoint as checkpoints
+from pipeline.storage.files import Files
+from pipeline.storage.writer import Layout
+
+
+def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
+    """Lines for people. Raises SpecError, InputError or CheckpointError for what is wrong."""
+    source = job.source
+    source.check_ids()
+    rows = source.count()
+    yield f"spec: ok ({job.spec.name}; model {job.model.name}; {job.spec.endpoint.base_url})"
+    yield f"input: ok ({rows} rows, {len(source.schema)} columns, {len(source.files)} file(s))"
+    first = next(previews(job, 1), None)
+    if first is None:
+        yield "prompts: the input has no rows; a run would end at once"
+    elif "invalid_input" in first:
+        raise InputError(f"the first row cannot be sent: {first['invalid_input']}. Mend the template or the input")
+    else:
+        yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'})"
+    yield f"output: ok ({check_folder(job)})"
+    name = job.spec.endpoint.api_key_env
+    yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
+
+
+def check_folder(job: Job) -> str:
+    """The output folder can be ours. Raises CheckpointError."""
+    folder = os.path.join(job.folder, CHECKPOINT)
+    found = checkpoints.read_job(Files(), Layout(folder))
+    if found is not None and found.name != job.spec.name:
+        raise checkpoints.of_another_job(job.folder, found.name, job.spec.name)
+    existing = job.folder
+    while not os.path.isdir(existing):
+        if os.path.lexists(existing):
+            raise CheckpointError(f"{existing} is in the way: the output is a folder. Name another one in `output:`")
+        existing = os.path.dirname(existing) or "."
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{existing} is not writable; make it so, or name another folder in `output:`")
+    return f"{job.folder}, {'resumes what is there' if found else 'new'}"

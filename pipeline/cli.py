@@ -1,0 +1,497 @@
+"""Verbs, flags and exit codes. What people look at goes to stderr, what programs read goes to stdout.
+
+Only the standard library and click are imported here; a verb imports what it needs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import PipelineError, SpecError
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+    from pipeline.progress import Display
+    from pipeline.run import Options
+    from pipeline.spec import JobSpec
+
+EXIT_CODES = """\b
+Exit codes:
+  0    every row has its answer
+  1    a fault of ours (the traceback is in run.log), or the disk failed
+  2    usage, spec or input wrong; nothing was sent
+  3    finished, but more rows failed than --max-failed allows
+  4    the endpoint refuses us: key, balance, permission, unknown model, never reachable
+  5    the budget is spent
+  75   stopped early, will go on: run the same command again
+  130  second Ctrl-C: run it again
+"""
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+job_argument = click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one value of the spec: limits.concurrency=8",
+)
+folder_option = click.option("-C", "directory", metavar="DIR", help="Change to this directory first, as make does.")
+
+
+def run_options(verb: Verb) -> Verb:
+    for option in reversed(
+        [
+            job_argument,
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
+            click.option("--max-minutes", type=click.FloatRange(min=0), metavar="M", help="Stop after M minutes (75)."),
+            click.option(
+                "--retry-failed",
+                is_flag=False,
+                flag_value="all",
+                metavar="[KIND]",
+                help="Send rows again that failed for good; of one kind, or all.",
+            ),
+            click.option("--accept-changes", is_flag=True, help="Buy finished rows again where the question changed."),
+            click.option(
+                "--max-failed",
+                default="0",
+                metavar="N|P%",
+                show_default=True,
+                help="Failed rows that still are exit 0.",
+            ),
+            set_option,
+            click.option("--no-progress", is_flag=True, help="No bar and no lines while it runs."),
+            click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+            click.option("--quiet", is_flag=True, help="Errors only."),
+            folder_option,
+        ]
+    ):
+        verb = option(verb)
+    return verb
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pipeline")
+def cli() -> None:
+    """Send a table of prompts through a language model, and get a table of answers back."""
+
+
+def main() -> NoReturn:
+    """The installed command."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show(sys.stderr)
+        code = 2
+    except click.exceptions.Abort:
+        code = 130
+    except PipelineError as exc:
+        _complain(exc)
+        code = exc.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has left; that is no fault
+        code = 0
+    except Exception:  # noqa: BLE001 - the last door: a bug is told as one, and never as something a user did
+        from pipeline.runlog import redact
+
+        click.echo(redact(traceback.format_exc()), err=True)
+        click.echo("pipeline: this is a fault of the tool, not yours; please report the lines above", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(exc: PipelineError) -> None:
+    from pipeline.runlog import redact
+
+    click.echo(f"pipeline: {redact(str(exc))}", err=True)
+
+
+# -- sending -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command(epilog=EXIT_CODES)
+@run_options
+def run(job_file: Path, **flags: Any) -> int:
+    """Plan, then send what is not done yet. The same command resumes."""
+    _change_directory(flags["directory"])
+    spec = _load(job_file, flags["overrides"], flags["limit"])
+    return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.option("--latency", default=0.05, show_default=True, metavar="SECONDS", help="Of the simulator's answers.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND=SHARE", help="Faults of the simulator: mixed=0.05")
+@run_options
+def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: Any) -> int:
+    """The same run against the embedded simulator, into OUTPUT/rehearsal: no key, no cost, nothing sent outside."""
+    from pipeline.job import rehearsed
+    from pipeline.simulator import Settings
+    from pipeline.simulator.background import in_background
+
+    _change_directory(flags["directory"])
+    spec = _load(job_file, flags["overrides"], flags["limit"])
+    with in_background(Settings(latency_s=latency, faults=_shares(faults))) as base_url:
+        return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
+
+
+def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Callable[[], str | None]) -> int:
+    from pipeline.job import Job
+    from pipeline.run import Options
+    from pipeline.run import run as run_job
+
+    quiet = flags["quiet"]
+    options = Options(
+        retry_failed=flags["retry_failed"],
+        accept_changes=flags["accept_changes"],
+        max_failed=flags["max_failed"],
+        max_minutes=flags["max_minutes"],
+        simulated=simulated,
+    )
+    as_json = flags["log_format"] == "json"
+    say: Callable[[str], None] = _silent if quiet or as_json else _say
+    summary = run_job(
+        Job(spec),
+        key,
+        options,
+        say=say,
+        display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
+        echo=_echo_json if as_json else None,
+    )
+    if not quiet and not as_json:
+        for line in summary.lines():
+            click.echo(line, err=True)
+    elif summary.exit_code and not as_json:
+        click.echo(f"pipeline: {summary.message}", err=True)
+    return summary.exit_code
+
+
+def _display() -> Display:
+    from pipeline.progress import Bar, Lines
+
+    if sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE"):
+        return Bar(sys.stderr)
+    return Lines(_say)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _silent(text: str) -> None:
+    return
+
+
+def _echo_json(level: str, event: str, members: dict[str, Any]) -> None:
+    import orjson
+
+    from pipeline.runlog import redact
+
+    click.echo(redact(orjson.dumps({"level": level, "event": event, **members}, default=str).decode()), err=True)
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@job_argument
+@set_option
+@folder_option
+def check(job_file: Path, overrides: tuple[str, ...], directory: str | None) -> int:
+    """Everything that can be known without sending: spec, input, columns, templates, output folder, key."""
+    from pipeline.checks import check as check_job
+
+    _change_directory(directory)
+    spec = _load(job_file, overrides)
+    for line in check_job(_job(spec), key=lambda: _api_key(spec)):
+        click.echo(line, err=True)
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
+@set_option
+@folder_option
+def preview(job_file: Path, count: int, overrides: tuple[str, ...], directory: str | None) -> int:
+    """The exact request bodies that would be sent, one JSON object a line."""
+    from pipeline.look import previews
+
+    _change_directory(directory)
+    for shown in previews(_job(_load(job_file, overrides)), count):
+        _print_json(shown)
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--retry-failed", is_flag=False, flag_value="all", metavar="[KIND]", help="As for run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
+@set_option
+@folder_option
+def plan(
+    job_file: Path,
+    retry_failed: str | None,
+    as_json: bool,
+    limit: int | None,
+    overrides: tuple[str, ...],
+    directory: str | None,
+) -> int:
+    """Rows done, new, changed, failed, removed; and the tokens, money and time that the rest would take."""
+    from pipeline.look import forecast
+    from pipeline.tell import forecast_lines, forecast_members
+
+    _change_directory(directory)
+    found = forecast(_job(_load(job_file, overrides, limit)), retry_failed)
+    if as_json:
+        _print_json(forecast_members(found))
+    else:
+        _print_lines(forecast_lines(found))
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@set_option
+@folder_option
+def status(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+    """How the job stands, while it runs or after."""
+    from pipeline.look import status as look_at_status
+    from pipeline.tell import status_lines
+
+    _change_directory(directory)
+    members = look_at_status(_load(job_file, overrides).output.path)
+    if as_json:
+        _print_json(members)
+    else:
+        _print_lines(status_lines(members))
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a kind.")
+@set_option
+@folder_option
+def failures(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+    """Failed rows by kind, with an example each."""
+    from pipeline.look import failures as look_at_failures
+    from pipeline.tell import failure_lines
+
+    _change_directory(directory)
+    told = look_at_failures(_load(job_file, overrides).output.path)
+    if as_json:
+        for kind in told:
+            _print_json(kind)
+    else:
+        _print_lines(failure_lines(told))
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--to", "target", required=True, metavar="FILE", help="A .csv, .parquet or .jsonl file.")
+@click.option("--raw-csv", is_flag=True, help="Leave text that a spreadsheet would run as a formula as it is.")
+@set_option
+@folder_option
+def export(job_file: Path, target: str, raw_csv: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+    """Results as csv, parquet or jsonl; also while a run goes on, with the rest as pending."""
+    from pipeline.look import export as export_results
+
+    _change_directory(directory)
+    rows = export_results(_job(_load(job_file, overrides)), target, guard_formulas=not raw_csv)
+    click.echo(f"{rows} rows written to {target}", err=True)
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--repair", is_flag=True, help="Mend what is damaged; rows that were lost are pending again.")
+@set_option
+@folder_option
+def verify(job_file: Path, repair: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+    """Check every file of the checkpoint. Exit 2 when something is damaged and was not repaired."""
+    from pipeline.run import CHECKPOINT
+    from pipeline.storage.verify import verify as verify_checkpoint
+    from pipeline.tell import verify_lines
+
+    _change_directory(directory)
+    folder = os.path.join(_load(job_file, overrides).output.path, CHECKPOINT)
+    report = verify_checkpoint(folder, repair=repair)
+    _print_lines(verify_lines(report))
+    return 2 if report.damage and not repair else 0
+
+
+# -- the simulator -----------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8808, show_default=True, help="0: any free one.")
+@click.option("--seed", default=1, show_default=True, help="Of the answers and the faults.")
+@click.option("--latency", default=0.2, show_default=True, metavar="SECONDS", help="Median of the answers' latency.")
+@click.option(
+    "--spread", default=0.0, show_default=True, metavar="SIGMA", help="Of the lognormal latency; 0: constant."
+)
+@click.option("--rpm", type=int, metavar="N", help="Enforced requests per minute.")
+@click.option("--tpm", type=int, metavar="N", help="Enforced tokens per minute.")
+@click.option("--window", type=click.Choice(["sliding", "fixed", "bucket"]), default="sliding", show_default=True)
+@click.option("--burst", type=int, metavar="N", help="Size of the bucket, in requests.")
+@click.option("--concurrency", type=int, metavar="N", help="Requests in flight at most.")
+@click.option("--no-rate-headers", is_flag=True, help="429 without Retry-After and x-ratelimit-*.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND=SHARE", help="A share of faulty replies: mixed=0.1")
+@click.option("--api-key", metavar="KEY", help="Answer 401 to any other key (a made-up one: it is seen by ps).")
+@click.option("--model", "models", multiple=True, metavar="NAME", help="Models that there are; default: any.")
+@click.option("--ledger", type=click.Path(path_type=Path), metavar="FILE", help="Keep the ledger over restarts.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End with the process that holds our stdin.")
+@click.option("--list-faults", is_flag=True, help="Say what each kind of fault does, and stop.")
+def simulate(host: str, port: int, list_faults: bool, **flags: Any) -> int:
+    """An OpenAI-compatible endpoint of our own on loopback. Its answers are made up; its bill is at /stats."""
+    from pipeline.simulator import FAULTS, Settings, serve
+
+    if list_faults:
+        for kind, fault in FAULTS.items():
+            click.echo(f"{kind:<22} {'billed  ' if fault.billed else 'unbilled'} {fault.description}")
+        return 0
+    settings = Settings(
+        seed=flags["seed"],
+        latency_s=flags["latency"],
+        latency_sigma=flags["spread"],
+        requests_per_minute=flags["rpm"],
+        tokens_per_minute=flags["tpm"],
+        window=flags["window"],
+        burst=flags["burst"],
+        concurrency=flags["concurrency"],
+        rate_headers=not flags["no_rate_headers"],
+        faults=_shares(flags["faults"]),
+        api_key=flags["api_key"],
+        models=flags["models"] or None,
+        ledger_path=flags["ledger"],
+    )
+    if flags["until_stdin_closes"]:
+        _end_with_stdin()
+    serve(settings, host, port, ready=lambda url: _say(f"simulator at {url}: its answers are made up; bill at /stats"))
+    return 0
+
+
+def _end_with_stdin() -> None:
+    import signal
+    import threading
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+def schema() -> int:
+    """The JSON Schema of the job spec, for editors."""
+    from pipeline.spec import json_schema
+
+    _print_json(json_schema(), indent=True)
+    return 0
+
+
+@cli.command()
+@click.argument("target", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+def init(target: Path | None) -> int:
+    """A commented starter job: to FILE, or to stdout."""
+    from pipeline.spec import starter
+
+    text = starter(target.stem if target else "my-job")
+    if target is None:
+        click.echo(text, nl=False)
+        return 0
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SpecError(f"{target} exists; it was not overwritten. Name another file") from None
+    except OSError as exc:
+        raise SpecError(f"{target} cannot be written: {exc.strerror}") from exc
+    click.echo(f"{target} written; edit it, then: pipeline check {target}", err=True)
+    return 0
+
+
+def _job(spec: JobSpec) -> Job:
+    from pipeline.job import Job
+
+    return Job(spec)
+
+
+def _load(job_file: Path, overrides: tuple[str, ...], limit: int | None = None) -> JobSpec:
+    from pipeline.spec import load
+
+    extra = () if limit is None else (f"input.limit={limit}",)
+    return load(job_file, (*overrides, *extra))
+
+
+def _change_directory(directory: str | None) -> None:
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError as exc:
+            raise SpecError(f"-C {directory}: {exc.strerror}") from exc
+
+
+def _may_be_simulated(spec: JobSpec) -> bool | None:
+    """A loopback endpoint may be the simulator, or a server of the user's own: its first reply tells."""
+    from pipeline.job import on_loopback
+
+    return None if on_loopback(spec) else False
+
+
+def _api_key(spec: JobSpec) -> str | None:
+    """The key out of the environment. Raises SpecError when there is none, except for a loopback endpoint."""
+    name = spec.endpoint.api_key_env
+    key = os.environ.get(name, "").strip()
+    if key:
+        return key
+    if _may_be_simulated(spec) is None:
+        return None
+    raise SpecError(
+        f"the environment variable {name} is not set; it should hold the key for {spec.endpoint.base_url} "
+        f"(export {name}=..., or name another variable in endpoint.api_key_env). Nothing was sent"
+    )
+
+
+def _print_json(members: Any, *, indent: bool = False) -> None:
+    import orjson
+
+    option = orjson.OPT_INDENT_2 if indent else 0
+    sys.stdout.buffer.write(orjson.dumps(members, default=str, option=option) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _shares(pairs: tuple[str, ...]) -> dict[str, float]:
+    """``KIND=SHARE`` pairs of the simulator, which checks the kinds itself. Raises SpecError."""
+    shares = {}
+    for pair in pairs:
+        kind, _, share = pair.partition("=")
+        try:
+            shares[kind] = float(share)
+        except ValueError:
+            raise SpecError(f"--fault {pair}: write KIND=SHARE with a share from 0 to 1, such as mixed=0.1") from None
+    return shares

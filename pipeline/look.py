@@ -1,0 +1,194 @@
+"""Looking at a job without sending, and without its lock: preview, plan, status, failures, export."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import polars as pl
+
+from pipeline.errors import CheckpointError, PipelineError, SpecError
+from pipeline.job import Job
+from pipeline.ledger import Totals
+from pipeline.plan import Plan, kept_keys, list_keys, make, stand
+from pipeline.run import CHECKPOINT
+from pipeline.storage import checkpoint as checkpoints
+from pipeline.storage.files import Files
+from pipeline.storage.lock import held
+from pipeline.storage.output import Join, export_csv, export_jsonl, export_parquet
+from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.writer import Layout
+from pipeline.summary import NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A job's folder as it stands."""
+
+    layout: Layout
+    job: checkpoints.Job
+    snapshot: Snapshot
+
+
+def known(folder: str) -> Known | None:
+    """None when there is no checkpoint. Raises CheckpointError for one that cannot be read."""
+    files, layout = Files(), Layout(os.path.join(folder, CHECKPOINT))
+    job = checkpoints.read_job(files, layout)
+    return None if job is None else Known(layout, job, Snapshot(layout.folder, job.job, files))
+
+
+def must_know(folder: str) -> Known:
+    found = known(folder)
+    if found is None:
+        raise CheckpointError(f"{folder} has no checkpoint yet; start with `pipeline run`")
+    return found
+
+
+def previews(job: Job, count: int) -> Iterator[dict[str, Any]]:
+    """The exact requests of the first rows, or why a row would not be sent."""
+    rows = itertools.chain.from_iterable(job.source.rows(job.used))
+    for row in itertools.islice(rows, count):
+        ready = job.ready(row)
+        shown: dict[str, Any] = {"row": row.ordinal, "id": row.id}
+        if ready.call is None:
+            yield {**shown, "invalid_input": ready.invalid}
+        else:
+            url = job.spec.endpoint.base_url + ready.call.path
+            yield {**shown, "method": ready.call.method, "url": url, "body": orjson.loads(ready.call.body)}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would do, and what that would take. None: not known."""
+
+    plan: Plan
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost_usd: float | None
+    seconds: float | None
+    learned_from: int  # finished rows that the token counts are learned from
+
+
+BYTES_PER_TOKEN = 4.0  # English text in the common tokenizers; used only until this job has answers of its own
+
+
+def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = lambda rows: None) -> Forecast:
+    """Plan against the checkpoint, without its lock."""
+    found = known(job.folder)
+    files = Files()
+    keys = None
+    if found is not None:
+        keys = kept_keys(job, files, found.layout.keys, job.source.fingerprint())
+    keys = list_keys(job, keys, tick)
+    standing, gone = stand(keys, found.snapshot if found else None)
+    changed = found is not None and found.job.question not in ("", job.question)
+    plan = make(job, standing, gone, retry_failed=retry_failed, question_changed=changed)
+    totals = found.snapshot.totals() if found else Totals()
+    return _forecast(job, plan, totals)
+
+
+def _forecast(job: Job, plan: Plan, totals: Totals) -> Forecast:
+    usage, billed = totals.usage, totals.billed - totals.unreported
+    prompt = completion = cost = None
+    if plan.to_send == 0:
+        prompt, completion, cost = 0, 0, 0.0 if job.prices.known else None
+    elif billed > 0 and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        prompt = round(usage.prompt_tokens / billed * plan.to_send)
+        completion = round(usage.completion_tokens / billed * plan.to_send)
+        each = totals.cost(job.prices)
+        cost = None if each is None else each / totals.billed * plan.to_send
+    else:
+        prompt = round(_mean_body_bytes(job) / BYTES_PER_TOKEN * plan.to_send)
+    return Forecast(plan, prompt, completion, cost, _seconds(job, plan.to_send, prompt, completion), max(0, billed))
+
+
+def _mean_body_bytes(job: Job, sample: int = 200) -> float:
+    rows = itertools.islice(itertools.chain.from_iterable(job.source.rows(job.used)), sample)
+    sizes = [len(ready.call.body) for ready in map(job.ready, rows) if ready.call is not None]
+    return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _seconds(job: Job, requests: int, prompt: int | None, completion: int | None) -> float | None:
+    """Time under the limits that the spec names; None when it names none."""
+    limits = job.spec.limits
+    waits = []
+    if limits.requests_per_minute:
+        waits.append(requests / limits.requests_per_minute * 60)
+    if limits.tokens_per_minute and prompt is not None and completion is not None:
+        waits.append((prompt + completion) / limits.tokens_per_minute * 60)
+    return max(waits) if waits else None
+
+
+def status(folder: str) -> dict[str, Any]:
+    """Counts, tokens and money of a job, while a run is going on (``running``) or after."""
+    found = must_know(folder)
+    running = held(found.layout.lock)
+    standing = found.snapshot.standing()
+    totals = found.snapshot.totals()
+    members: dict[str, Any] = {
+        "job": found.job.name,
+        "running": running,
+        "simulated": found.job.simulated,
+        "recorded": dict(standing.group_by("status").agg(pl.len()).sort("status").iter_rows()),
+        "failures": dict(found.snapshot.by_kind(standing).select("kind", "rows").iter_rows()),
+        "requests": totals.attempts,
+        "requests_billed": totals.billed,
+        "requests_maybe_billed": totals.maybe_billed,
+        "prompt_tokens": totals.usage.prompt_tokens,
+        "completion_tokens": totals.usage.completion_tokens,
+    }
+    members["now" if running else "last_run"] = _read_json(
+        found.layout.heartbeat if running else os.path.join(folder, NAME)
+    )
+    return members
+
+
+def _read_json(path: str) -> Any:
+    try:
+        with open(path, "rb") as file:
+            return orjson.loads(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def failures(folder: str) -> list[dict[str, Any]]:
+    """Failed rows by kind, most frequent first, with one example each."""
+    found = must_know(folder)
+    standing = found.snapshot.standing()
+    told = []
+    for kind, rows, permanent in found.snapshot.by_kind(standing).iter_rows():
+        first = standing.filter(~pl.col("answered") & (pl.col("kind") == kind)).head(1).with_row_index("ordinal")
+        columns = ["id", "error", "http_status", "attempts", "raw", "ordinal"]
+        place = first.select("ordinal", "piece", "place")
+        record = found.snapshot.gather(place, [name for name in columns if name != "ordinal"]).row(0, named=True)
+        told.append(
+            {
+                "kind": kind,
+                "rows": rows,
+                "again_on_rerun": not permanent,
+                "example": {name: record[name] for name in columns if name != "ordinal"},
+            }
+        )
+    return told
+
+
+_WRITERS = {".parquet": export_parquet, ".csv": export_csv, ".jsonl": export_jsonl, ".ndjson": export_jsonl}
+
+
+def export(job: Job, target: str, *, guard_formulas: bool) -> int:
+    """Write the results as they stand, rows without an answer as pending. Gives the rows. Raises SpecError."""
+    write = _WRITERS.get(os.path.splitext(target)[1].lower())
+    if write is None:
+        raise SpecError(f"--to {target}: the name must end in .csv, .parquet or .jsonl")
+    found = must_know(job.folder)
+    keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
+    standing, _ = stand(keys, found.snapshot)
+    join = Join(job.source, standing.table, found.snapshot, job.prices, job.prefix)
+    try:
+        return write(Files(), os.path.abspath(target), join, guard_formulas)
+    except OSError as exc:
+        raise PipelineError(f"--to {target}: {exc.strerror or exc}") from exc

@@ -1,0 +1,142 @@
+"""How fast: every pace a call must keep, and the tokens it holds until its reply settles them.
+
+Configured requests and tokens, the rate that was found to pass, and the hint of headers; the slowest of them rules.
+"""
+
+from __future__ import annotations
+
+from pipeline.provider.adaptive import Rate
+from pipeline.provider.estimate import Estimate
+from pipeline.provider.headroom import Headroom, Hint
+from pipeline.provider.pacing import SLACK_CALLS, SLACK_S, Pace, request_pace, token_pace
+from pipeline.records import Usage
+
+_GOING_S = 5.0
+"""The rate at present is measured over so many seconds."""
+
+
+class _Tokens:
+    """One allowance of tokens, and which part of a call it counts."""
+
+    __slots__ = ("input", "output", "pace")
+
+    def __init__(self, per_minute: float, input_: float, output: float) -> None:
+        self.pace = token_pace(per_minute)
+        self.input = input_
+        self.output = output
+
+
+class Allowance:
+    """The paces of one endpoint. Knows no clock: every method is told the time."""
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None,
+        tokens_per_minute: float | None,
+        input_tokens_per_minute: float | None,
+        output_tokens_per_minute: float | None,
+        max_output_tokens: int | None,
+    ) -> None:
+        self._requests = None if requests_per_minute is None else request_pace(requests_per_minute)
+        told = (
+            (tokens_per_minute, 1.0, 1.0),
+            (input_tokens_per_minute, 1.0, 0.0),
+            (output_tokens_per_minute, 0.0, 1.0),
+        )
+        self._tokens = [_Tokens(most, input_, output) for most, input_, output in told if most is not None]
+        self.known = self._requests is not None or bool(self._tokens)
+        self.estimate = Estimate(max_output_tokens)
+        self.rate = Rate()
+        self.hint = Hint()
+        self._found = Pace(1.0)
+        self._held = False  # the found rate was what held the next call back
+        self.tokens_per_call: float | None = None  # tokens of a call, prompt and answer
+
+    def reserve(self, body: bytes) -> tuple[float, float]:
+        """Input and output tokens that a call with this body will probably use."""
+        if not self._tokens or not body:
+            return 0.0, 0.0
+        return self.estimate.input_tokens(body), self.estimate.output_tokens()
+
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next call may go; zero or less: at once."""
+        wait_s = 0.0 if self._requests is None else self._requests.wait_s(now)
+        for tokens in self._tokens:
+            token_s = tokens.pace.wait_s(now)
+            if token_s > wait_s:
+                wait_s = token_s
+        per_s = self._found_per_s(now)
+        if per_s is None:
+            return wait_s
+        self._found.per_s = per_s
+        found_s = self._found.wait_s(now)
+        if found_s > 0 and found_s >= wait_s:
+            self._held = True
+            return found_s
+        return wait_s
+
+    def take(self, now: float, input_tokens: float, output_tokens: float) -> None:
+        if self._requests is not None:
+            self._requests.take(now)
+        for tokens in self._tokens:
+            tokens.pace.take(now, tokens.input * input_tokens + tokens.output * output_tokens)
+        if self._held:
+            self._held = False
+            self.rate.climb(now)
+        if self._found_per_s(now) is not None:
+            self._found.slack_s = min(SLACK_S, SLACK_CALLS / self._found.per_s)
+            self._found.take(now)
+        self.rate.sent.add(now)
+        self.hint.sent(now)
+
+    def undo(self, sent_s: float, input_tokens: float, output_tokens: float) -> None:
+        """It was not sent after all."""
+        if self._requests is not None:
+            self._requests.give_back()
+        if self._found_per_s(sent_s) is not None:
+            self._found.give_back()
+        self.rate.sent.take_back(sent_s)
+        self.give_back(input_tokens, output_tokens)
+
+    def give_back(self, input_tokens: float, output_tokens: float) -> None:
+        for tokens in self._tokens:
+            tokens.pace.give_back(tokens.input * input_tokens + tokens.output * output_tokens)
+
+    def settle(self, body: bytes, usage: Usage, input_tokens: float, output_tokens: float) -> None:
+        """Correct what was reserved by what was used; what is not reported stays as it was guessed."""
+        self.estimate.learn(body, usage)
+        if usage.total_tokens:
+            known = self.tokens_per_call
+            self.tokens_per_call = usage.total_tokens if known is None else known + (usage.total_tokens - known) * 0.05
+        if not self._tokens or not body:
+            return
+        used_in = input_tokens if usage.prompt_tokens is None else float(usage.prompt_tokens)
+        used_out = output_tokens if usage.completion_tokens is None else float(usage.completion_tokens)
+        if usage.total_tokens is not None:
+            used_out = max(used_out, usage.total_tokens - used_in)  # some count reasoning in the total only
+        self.give_back(input_tokens - used_in, output_tokens - used_out)
+
+    def told(self, now: float, room: Headroom) -> None:
+        """Headers of a good reply."""
+        self.hint.told(now, room, self.going_per_s(now), self.tokens_per_call)
+
+    def going_per_s(self, now: float) -> float:
+        first_s = self.rate.sent.first_s
+        span_s = min(_GOING_S, max(1.0, now - (now if first_s is None else first_s)))
+        return self.rate.sent.between(now - span_s, now) / span_s
+
+    def opened(self, now: float) -> None:
+        """A pause is over. What it lost is not caught up."""
+        self.rate.opened(now)
+        self._found.restart(now)
+        if self._requests is not None:
+            self._requests.restart(now)
+        for tokens in self._tokens:
+            tokens.pace.restart(now)
+
+    def _found_per_s(self, now: float) -> float | None:
+        per_s = self.rate.per_s
+        if now >= self.hint.until_s:
+            return per_s
+        return self.hint.per_s if per_s is None else min(per_s, self.hint.per_s)

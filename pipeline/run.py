@@ -1,0 +1,410 @@
+"""One job from spec to summary: recover, plan, send, join, tell."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass, replace
+from urllib.parse import urlsplit
+
+import orjson
+import polars as pl
+
+from pipeline.errors import PipelineError, RunPaused, SpecError
+from pipeline.job import Job
+from pipeline.ledger import Ledger, Totals
+from pipeline.plan import Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.progress import Display, money, plain
+from pipeline.records import Usage
+from pipeline.runlog import RunLog
+from pipeline.sending import DRAIN_S, Sending, Work
+from pipeline.stop import Stop, signals_raise
+from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.files import Files
+from pipeline.storage.keys import Keys
+from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
+from pipeline.storage.snapshot import Snapshot
+from pipeline.summary import Summary
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # not made for every platform; asyncio's own loop serves
+    from asyncio import new_event_loop
+
+CHECKPOINT = "checkpoint"
+LOG = "run.log"
+_OUTPUT_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line adds to the spec."""
+
+    retry_failed: str | None = None  # None, "all", or a kind
+    accept_changes: bool = False
+    max_failed: str = "0"  # a count, or a share like "2%"
+    max_minutes: float | None = None
+    drain_s: float = DRAIN_S
+    simulated: bool | None = False  # None: a loopback endpoint, its first reply will tell
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the checkpoint and the input say before anything is sent."""
+
+    fingerprint: str
+    keys: Keys
+    plan: Plan | None  # None for a fresh job, whose rows are not looked at before they are sent
+    standing: Standing | None
+    before: Totals
+    rows: int
+
+
+def run(
+    job: Job,
+    key: Callable[[], str | None],
+    options: Options,
+    *,
+    say: Callable[[str], None],
+    display: Callable[[], Display | None],
+    echo: Callable[[str, str, dict[str, object]], None] | None = None,
+    files: Files | None = None,
+) -> Summary:
+    """Run the job; the summary says how it ended (exit code included). ``key`` is asked only when there is something
+    to send. Raises PipelineError for what was wrong before anything was sent."""
+    began, clock = time.time(), time.monotonic()
+    files = files or Files()
+    allowed_failures(options.max_failed, 0)
+    with signals_raise():
+        checkpoint = Checkpoint.open(
+            os.path.join(job.folder, CHECKPOINT), job.spec.name, simulated=options.simulated, files=files
+        )
+        log = RunLog(os.path.join(job.folder, LOG), secrets.token_hex(4))
+        log.echo = echo
+        log.capture_library_warnings()
+        try:
+            one = _OneRun(job, checkpoint, options, log, say, files, began, clock)
+            return one.go(key, display)
+        finally:
+            checkpoint.release()
+            log.close()
+
+
+class _OneRun:
+    def __init__(
+        self,
+        job: Job,
+        checkpoint: Checkpoint,
+        options: Options,
+        log: RunLog,
+        say: Callable[[str], None],
+        files: Files,
+        began: float,
+        clock: float,
+    ) -> None:
+        self.job = job
+        self.checkpoint = checkpoint
+        self.options = options
+        self.log = log
+        self.say = say
+        self.files = files
+        self.began = began
+        self.clock = clock
+        self.folder = job.folder
+        self.limits_found: dict[str, object] = {}
+
+    # -- the order of things ---------------------------------------------------------------------------------------
+
+    def go(self, key: Callable[[], str | None], display: Callable[[], Display | None]) -> Summary:
+        fingerprint = self.job.source.fingerprint()
+        finished = self._nothing_to_do(fingerprint)
+        if finished is not None:
+            self.checkpoint.seal()
+            return finished
+        self.job.source.check_ids()
+        stamp = self.job.source.stamp()
+        known = self._look(fingerprint)
+        self._refuse_buying_again(known.plan)
+        stop = Stop()
+        sent = 0
+        complete = True
+        if known.plan is None or known.plan.to_send:
+            sending = self._send(known, key(), display(), stop)
+            sent = sending.counts.ended
+            complete = sending.exhausted and not stop.stopping
+        elif self.checkpoint.job.question != self.job.question:
+            self.checkpoint.update(question=self.job.question)
+        with signals_raise():
+            return self._end(known, stop, stamp, sent, complete)
+
+    def _end(self, known: _Known, stop: Stop, stamp: object, sent: int, complete: bool) -> Summary:
+        self.checkpoint.seal()
+        if self.job.source.stamp() != stamp:
+            complete = False
+            stop.because(
+                RunPaused("the input changed during the run; the answers are kept, run the same command again")
+            )
+        return self._finish(known, stop.reason, sent, complete)
+
+    def _look(self, fingerprint: str) -> _Known:
+        """Plan against the checkpoint; a fresh job is not looked at row by row before its rows are sent."""
+        checkpoint, job = self.checkpoint, self.job
+        rows = job.source.count()
+        snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
+        if not len(snapshot):
+            keys = Keys(has_ids=job.spec.input.id is not None)
+            return _Known(fingerprint, keys, None, None, Totals(), rows)
+        kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
+        keys = list_keys(job, kept)
+        if kept is None:
+            keys.save(self.files, checkpoint.layout.keys, keys_name(job, fingerprint))
+        standing, gone = stand(keys, snapshot)
+        plan = make(
+            job,
+            standing,
+            gone,
+            retry_failed=self.options.retry_failed,
+            question_changed=checkpoint.job.question not in ("", job.question),
+        )
+        self.log.info("plan", **asdict(plan))
+        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys))
+
+    def _refuse_buying_again(self, plan: Plan | None) -> None:
+        if plan is None or not plan.again or self.options.accept_changes:
+            return
+        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
+        each = snapshot.totals()
+        cost = each.cost(self.job.prices)
+        price = "at an unknown price" if cost is None else f"for about {money(cost / max(1, each.billed) * plan.again)}"
+        raise SpecError(
+            f"the prompt, the model or its parameters changed: {plan.again} rows that have their answer would be asked "
+            f"again, {price}; nothing was sent. Run with --accept-changes to buy them, or undo the change; the old "
+            "answers are kept either way"
+        )
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _send(self, known: _Known, key: str | None, display: Display | None, stop: Stop) -> Sending:
+        self.checkpoint.update(question=self.job.question, finished=None)
+        self.log.secret = key
+        if self.checkpoint.in_doubt:
+            self.say(
+                f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
+                "and are sent again"
+            )
+        work = self._work(known)
+        self.say(_starting(work, self.job))
+        self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
+        sending = Sending(
+            self.job,
+            self.checkpoint,
+            known.keys,
+            work,
+            key=key,
+            ledger=Ledger(known.before),
+            log=self.log,
+            display=display,
+            stop=stop,
+            drain_s=self.options.drain_s,
+        )
+        minutes = self.options.max_minutes
+        try:
+            _run_loop(sending.go(None if minutes is None else minutes * 60))
+        except BaseException:
+            self.checkpoint.abandon()
+            raise
+        finally:
+            if display is not None:
+                display.close(sending.view() if sending.counts.ended else None)
+        self.limits_found = dict(sending.limiter.found())
+        if stop.hurried:
+            self.checkpoint.abandon()
+            raise stop.reason or RunPaused("stopped")
+        return sending
+
+    def _work(self, known: _Known) -> Work:
+        if known.plan is None or known.standing is None:
+            return Work(known.rows, 0, 0, known.rows, 0, None)
+        to_do = bytes(known.standing.to_do(self.options.retry_failed).cast(pl.UInt8).to_list())
+        plan = known.plan
+        return Work(
+            plan.rows,
+            plan.done,
+            plan.failed_kept,
+            plan.to_send,
+            max(0, to_do.find(1)),
+            lambda ordinal: to_do[ordinal] == 1,
+        )
+
+    def _host(self) -> str:
+        return urlsplit(self.job.spec.endpoint.base_url).netloc
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _finish(self, known: _Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
+        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
+        statuses: dict[str, int] = {"pending": known.rows}
+        failures: dict[str, int] = {}
+        transient = 0
+        standing = None
+        if len(known.keys) == known.rows:
+            standing, _ = stand(known.keys, snapshot)
+            statuses, failures, transient = _count(standing.table)
+            complete = complete and not statuses.get("pending")
+        summary = self._summary(known, reason, snapshot.totals(), sent, statuses, failures)
+        if complete and standing is not None:
+            summary = self._publish(known, snapshot, standing, summary, transient)
+        summary.write(self.files)
+        self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)
+        return summary
+
+    def _publish(
+        self, known: _Known, snapshot: Snapshot, standing: Standing, summary: Summary, transient: int
+    ) -> Summary:
+        job = self.job
+        if known.plan is None:
+            known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
+        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix)
+        publish(self.files, job.folder, join, job.spec.input.id)
+        code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
+        message = (
+            "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
+        )
+        done = replace(summary, finished=True, exit_code=code, message=message)
+        self.checkpoint.update(
+            finished={
+                "input": known.fingerprint,
+                "question": job.question,
+                "output": self._output_print(),
+                "tables": _stats(job.folder),
+                "transient": transient,
+                "statuses": done.statuses,
+                "failures": done.failures,
+                "rows": known.rows,
+                "totals": asdict(done.totals),
+            }
+        )
+        return done
+
+    def _summary(
+        self,
+        known: _Known,
+        reason: PipelineError | None,
+        totals: Totals,
+        sent: int,
+        statuses: dict[str, int],
+        failures: dict[str, int],
+    ) -> Summary:
+        return Summary(
+            job=self.job.spec.name,
+            exit_code=75 if reason is None else reason.exit_code,
+            message="some rows are still pending; run the same command again" if reason is None else plain(str(reason)),
+            finished=False,
+            rows=known.rows,
+            statuses=statuses,
+            failures=failures,
+            ended_this_run=sent,
+            totals=totals,
+            prices=self.job.prices,
+            in_doubt=self.checkpoint.in_doubt,
+            seconds=time.monotonic() - self.clock,
+            started=self.began,
+            folder=self.folder,
+            simulated=self.checkpoint.job.simulated,
+            question=self.job.question,
+            input=known.fingerprint,
+            plan=asdict(known.plan) if known.plan else {},
+            limits_found=self.limits_found,
+        )
+
+    # -- a finished job --------------------------------------------------------------------------------------------
+
+    def _output_print(self) -> str:
+        """Names how the tables are made, apart from rows and answers."""
+        made = [_OUTPUT_FORMAT, self.job.prefix, asdict(self.job.prices)]
+        return hashlib.sha256(orjson.dumps(made)).hexdigest()
+
+    def _nothing_to_do(self, fingerprint: str) -> Summary | None:
+        """The finished run once more, when input, question, tables and options leave nothing to send or to write."""
+        past = self.checkpoint.job.finished
+        if past is None or not fingerprint or self.options.retry_failed is not None:
+            return None
+        same = (
+            past["input"] == fingerprint
+            and past["question"] == self.job.question
+            and past["output"] == self._output_print()
+            and past["tables"] == _stats(self.job.folder)
+            and not past["transient"]
+        )
+        if not same:
+            return None
+        failed = sum(past["failures"].values())
+        code = 3 if failed > allowed_failures(self.options.max_failed, past["rows"]) else 0
+        totals = past["totals"]
+        return Summary(
+            job=self.job.spec.name,
+            exit_code=code,
+            message="nothing to do: every row has ended, and the tables are in place",
+            finished=True,
+            rows=past["rows"],
+            statuses=past["statuses"],
+            failures=past["failures"],
+            ended_this_run=0,
+            totals=Totals(**{**totals, "usage": Usage(**totals["usage"])}),
+            prices=self.job.prices,
+            in_doubt=0,
+            seconds=time.monotonic() - self.clock,
+            started=self.began,
+            folder=self.folder,
+            simulated=self.checkpoint.job.simulated,
+            question=self.job.question,
+            input=fingerprint,
+            nothing_to_do=True,
+        )
+
+
+def _count(table: pl.DataFrame) -> tuple[dict[str, int], dict[str, int], int]:
+    """Rows by status, failed rows by kind, and how many of these a rerun tries again."""
+    by_status = table.group_by(pl.col("status").fill_null("pending")).agg(pl.len()).sort("status")
+    failed = table.filter(~pl.col("answered"))
+    by_kind = failed.group_by("kind").agg(pl.len()).sort("kind")
+    transient = int((~failed["permanent"]).sum())
+    return dict(by_status.iter_rows()), dict(by_kind.iter_rows()), transient
+
+
+def _stats(folder: str) -> dict[str, list[int]]:
+    """Size and time of each table; a table that is not there has none."""
+    stats = {}
+    for name in (RESULTS, FAILED, ATTEMPTS):
+        try:
+            seen = os.stat(os.path.join(folder, name))
+        except FileNotFoundError:
+            continue
+        stats[name] = [seen.st_size, seen.st_mtime_ns]
+    return stats
+
+
+def _starting(work: Work, job: Job) -> str:
+    resumed = f", {work.done_before} are done" if work.done_before else ""
+    return f"{job.spec.name}: {work.to_send} of {work.rows} rows to send to {job.model.name}{resumed}"
+
+
+def allowed_failures(text: str, rows: int) -> float:
+    """``--max-failed``: a count, or a share of the rows with a per cent sign. Raises SpecError."""
+    number = text.strip()
+    try:
+        value = float(number.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise SpecError(f"--max-failed must be a count like 10 or a share like 2%, not {text!r}")
+    return value / 100 * rows if number.endswith("%") else value
+
+
+def _run_loop(main: Coroutine[None, None, None]) -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)

@@ -1,0 +1,341 @@
+"""The part of a run that is awake: rows are drawn, asked and recorded until there are none, or a reason to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline import __version__
+from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
+from pipeline.feed import Feed
+from pipeline.job import Job, Ready
+from pipeline.ledger import Ledger
+from pipeline.pool import Pool
+from pipeline.progress import Display, Rate, View, as_members
+from pipeline.provider.ask import ask, invalid, marked, told, unexpected
+from pipeline.provider.client import Client
+from pipeline.provider.limiter import Limiter
+from pipeline.provider.retry import retry
+from pipeline.records import ApiReply, Outcome, Row, Send, Status
+from pipeline.runlog import RunLog
+from pipeline.stop import Stop, signals_to
+from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.keys import Keys
+from pipeline.watch import Watch
+
+DRAIN_S = 60.0
+HEARTBEAT_S = 2.0
+FAULTS_OF_OURS = 3
+"""So many rows struck by a fault of ours, and the run ends instead of failing them all."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Outcomes of this process."""
+
+    answered: int = 0
+    failed: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.answered + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be sent. ``wanted`` is None when every row is (a fresh job)."""
+
+    rows: int | None
+    done_before: int
+    failed_before: int
+    to_send: int | None
+    start: int  # the first ordinal that may be wanted
+    wanted: Callable[[int], bool] | None
+
+
+class Sending:
+    """One run's rows on their way. ``go`` returns when all have ended or the stop has; it raises nothing but bugs."""
+
+    def __init__(
+        self,
+        job: Job,
+        checkpoint: Checkpoint,
+        keys: Keys,
+        work: Work,
+        *,
+        key: str | None,
+        ledger: Ledger,
+        log: RunLog,
+        display: Display | None,
+        stop: Stop,
+        drain_s: float = DRAIN_S,
+    ) -> None:
+        self.job = job
+        self.checkpoint = checkpoint
+        self.keys = keys
+        self.work = work
+        self.ledger = ledger
+        self.log = log
+        self.display = display
+        self.stop = stop
+        self.drain_s = drain_s
+        self.counts = Counts()
+        self.exhausted = False
+        spec = job.spec
+        self.limiter = Limiter(
+            requests_per_minute=spec.limits.requests_per_minute,
+            tokens_per_minute=spec.limits.tokens_per_minute,
+            input_tokens_per_minute=spec.limits.input_tokens_per_minute,
+            output_tokens_per_minute=spec.limits.output_tokens_per_minute,
+            concurrency=spec.limits.concurrency,
+            max_output_tokens=_max_output_tokens(job),
+        )
+        self.client = Client(
+            base_url=spec.endpoint.base_url,
+            key=key,
+            headers=spec.endpoint.headers,
+            connect_s=spec.endpoint.timeout_s.connect,
+            total_s=spec.endpoint.timeout_s.total,
+            concurrency=spec.limits.concurrency,
+            max_reply_bytes=int(spec.endpoint.max_reply_mb * 1_000_000),
+            proxy=spec.endpoint.proxy,
+            user_agent=f"prompt-pipeline/{__version__}",
+        )
+        self.watch = Watch(spec.endpoint.base_url, job.model.name)
+        self._faults_of_ours = 0
+        self._feed = Feed(job.source.rows(job.used, work.start), work.wanted)
+        self._rate = Rate()
+        self._fresh = work.done_before + work.failed_before == 0
+        self._met = False  # the first reply has told who answers
+        self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
+        self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
+        self._send: Send = retry(
+            self.limiter.limit(
+                marked(self.client.send, self, self.pool.answer_awaited, lambda: stop.stopping, self._meet)
+            ),
+            max_attempts=spec.retry.max_attempts,
+            max_wait_s=spec.retry.max_wait_s,
+            max_in_doubt=spec.retry.max_in_doubt,
+            on_retry=told(self),
+        )
+
+    # -- the witness of every attempt ------------------------------------------------------------------------------
+
+    def sent(self, key: str) -> None:
+        self._awaited[key] = time.monotonic()
+        self.checkpoint.sent(key)
+
+    def superseded(self, key: str, error: ProviderError) -> None:
+        self._awaited.pop(key, None)
+        self.ledger.add(error.billed, error.usage)
+        self.checkpoint.superseded(key, error)
+        self.log.warning(
+            "attempt_failed",
+            row=key,
+            kind=error.kind,
+            status=error.status,
+            billed=error.billed,
+            latency_s=error.latency_s,
+            error=str(error),
+        )
+
+    def _meet(self, reply: ApiReply) -> None:
+        if not self._met:
+            self._met = True
+            self.checkpoint.settle_simulated("x-simulator" in reply.headers, fresh=self._fresh)
+
+    # -- one row ---------------------------------------------------------------------------------------------------
+
+    async def _draw(self) -> Row | None:
+        row = await self._feed.draw()
+        if row is None and not self.stop.stopping:
+            self.exhausted = True
+        return row
+
+    async def _one(self, row: Row) -> None:
+        outcome = await self._outcome(row)
+        if outcome is not None:
+            reason = self.watch.look(outcome)
+            if reason is not None:
+                self.stop.because(reason)
+
+    async def _outcome(self, row: Row) -> Outcome | None:
+        """Ask about one row and record how it ended; None when it stays pending."""
+        key = ""
+        try:
+            ready = self.job.ready(row)
+            key = self._key_of(row, ready)
+            outcome = await self._ask(ready, key)
+        except PipelineError as reason:
+            if isinstance(reason, ProviderError):
+                self.superseded(key, reason)
+            self.stop.because(reason)
+            return None
+        except Exception as fault:  # noqa: BLE001 - a bug must cost one row, and be told, not lose the others
+            self.log.error("fault_of_ours", fault, row=key)
+            self._faults_of_ours += 1
+            if self._faults_of_ours >= FAULTS_OF_OURS:
+                self.stop.because(PipelineError(f"a fault of this tool struck {FAULTS_OF_OURS} rows; see run.log"))
+            outcome = unexpected(key, row, fault)
+        return self._record(outcome)
+
+    async def _ask(self, ready: Ready, key: str) -> Outcome:
+        if ready.exchange is None or ready.call is None:
+            return invalid(key, ready.row, ready.invalid or "")
+        return await ask(self._send, ready.row, key, ready.exchange, ready.call)
+
+    def _key_of(self, row: Row, ready: Ready) -> str:
+        if row.ordinal == len(self.keys):
+            return self.keys.add(row.id, ready.question)
+        return self.keys.hex(row.ordinal)
+
+    def _record(self, outcome: Outcome) -> Outcome | None:
+        self._awaited.pop(outcome.key, None)
+        try:
+            self.checkpoint.record(outcome)
+        except PipelineError as reason:
+            self.stop.because(reason)
+            return None
+        if outcome.attempts:
+            self.ledger.add(outcome.billed, outcome.usage)
+        if outcome.status.answered:
+            self.counts.answered += 1
+        else:
+            self.counts.failed += 1
+            self._log_failure(outcome)
+        return outcome
+
+    def _log_failure(self, outcome: Outcome) -> None:
+        self.log.warning(
+            "row_failed",
+            row=outcome.key,
+            ordinal=outcome.row.ordinal,
+            kind=outcome.kind,
+            status=outcome.http_status,
+            attempts=outcome.attempts,
+            latency_s=outcome.latency_s,
+            error=outcome.error,
+        )
+
+    # -- the whole run ---------------------------------------------------------------------------------------------
+
+    async def go(self, max_s: float | None = None) -> None:
+        """Send everything that is to be sent, or stop. The reason, if any, is in ``stop.reason``."""
+        loop = asyncio.get_running_loop()
+        self.stop.on_stop = self._drain
+        self.stop.on_hurry = self.pool.hurry
+        self.checkpoint.start(lambda: _soon(loop, self._disk_failed))
+        if max_s is not None:
+            loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
+        with signals_to(self.stop), self._clockwork():
+            async with self.client:
+                try:
+                    await self._canary()
+                    await self.pool.run()
+                except PipelineError as reason:  # the table turned out to be damaged
+                    self.stop.because(reason)
+                finally:
+                    await self._feed.close()
+
+    async def _canary(self) -> None:
+        """The first request of a run goes alone."""
+        while not self.stop.stopping:
+            row = await self._feed.draw()
+            if row is None:
+                self.exhausted = True
+                return
+            outcome = await self.pool.alone(row, self._outcome)
+            if outcome is None:
+                return
+            reason = self.watch.canary(outcome)
+            if reason is not None:
+                self.stop.because(reason)
+            if outcome.status is not Status.INVALID_INPUT:
+                return
+
+    def _drain(self) -> None:
+        self.log.info("stopping", reason=str(self.stop.reason), in_flight=self.pool.awaited)
+        if self.display is not None and self.pool.awaited:
+            self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
+        self.pool.stop()
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_later(self.drain_s, self._drained_too_long)
+
+    def _drained_too_long(self) -> None:
+        if self.pool.awaited:
+            self.log.warning("drain_ended", given_up=self.pool.awaited)
+            self.pool.hurry()
+
+    def _disk_failed(self) -> None:
+        failure = self.checkpoint.writer.failure or StorageError(
+            f"the disk is full at {self.checkpoint.layout.folder}; every acknowledged answer is kept. "
+            "Free some space, then run the same command again"
+        )
+        self.stop.because(failure)
+
+    # -- what others see -------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        totals = self.ledger.totals()
+        waiting = self.counts.ended - min(self.counts.ended, self.checkpoint.acknowledged)
+        return View(
+            rows=self.work.rows,
+            done_before=self.work.done_before + self.work.failed_before,
+            done_now=self.counts.ended - waiting,
+            failed=self.work.failed_before + self.counts.failed,
+            tokens=(totals.usage.prompt_tokens or 0) + (totals.usage.completion_tokens or 0),
+            cost_usd=totals.cost(self.job.prices),
+            in_flight=self.pool.awaited,
+            note="stopping" if self.stop.stopping else "",
+        )
+
+    @contextlib.contextmanager
+    def _clockwork(self) -> Iterator[None]:
+        tasks = [asyncio.ensure_future(self._beat())]
+        if self.display is not None:
+            tasks.append(asyncio.ensure_future(self._show(self.display)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _show(self, display: Display) -> None:
+        while True:
+            await asyncio.sleep(display.every_s)
+            display.show(self.view())
+
+    async def _beat(self) -> None:
+        while True:
+            self.checkpoint.heartbeat(self.heartbeat())
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def heartbeat(self) -> dict[str, object]:
+        """What ``status`` tells about a run that is going on."""
+        view = self.view()
+        now = time.monotonic()
+        slowest = sorted(((now - began, key) for key, began in self._awaited.items()), reverse=True)[:5]
+        return {
+            "at": time.time(),
+            **as_members(view, self._rate.update(view.done_now)),
+            "acknowledged": self.checkpoint.acknowledged,
+            "slowest_in_flight": [{"row": key, "for_s": round(age, 1)} for age, key in slowest],
+            "limits": self.limiter.found(),
+        }
+
+
+def _max_output_tokens(job: Job) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = job.model.params.get(name)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _soon(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
+    """From any thread; a loop that has ended needs to know nothing any more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(step)

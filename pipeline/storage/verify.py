@@ -1,0 +1,113 @@
+"""``pipeline verify``: every file of a checkpoint checked; ``--repair`` mends, and moves nothing to the bin.
+
+What is damaged goes to ``quarantine/``; what is whole stays. A row whose answer was in a damaged piece is pending
+again, and the next run buys it again: repair says how many, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from pipeline.errors import CheckpointError
+from pipeline.storage import manifest, recovery
+from pipeline.storage.checkpoint import Checkpoint, read_job
+from pipeline.storage.files import Files, publish, sync_folder, write_whole
+from pipeline.storage.lock import Lock
+from pipeline.storage.manifest import Part, dropped_line, part_line
+from pipeline.storage.parquet import PART_SCHEMA, part_name, read_columns
+from pipeline.storage.recovery import Findings
+from pipeline.storage.writer import Layout, roll_segment
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found, and what was done about it."""
+
+    parts: int
+    records: int
+    segments: int
+    damage: list[str]
+    foreign: list[str]
+    records_lost: int  # at the least: a damaged line may have held more than one record
+    repaired: list[str] = field(default_factory=list)
+
+
+def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> Report:
+    """Raises CheckpointError when there is no checkpoint, RunPaused when repair meets a running job."""
+    files, layout = files or Files(), Layout(folder)
+    job = read_job(files, layout)
+    if job is None:
+        raise CheckpointError(f"{folder} is no checkpoint; nothing to verify")
+    if not repair:
+        return _report(recovery.look(files, layout, job.job))
+    lock = Lock(layout.lock)
+    try:
+        found = recovery.look(files, layout, job.job)
+        report = _report(found)
+        if found.damage:
+            _mend(files, layout, job.job, found, report)
+    finally:
+        lock.release()
+    if found.segments:
+        checkpoint = Checkpoint.open(folder, job.name, simulated=job.simulated, files=files)
+        checkpoint.seal()
+        checkpoint.release()
+    return report
+
+
+def _report(found: Findings) -> Report:
+    records = sum(part.rows for part in found.listing.parts.values())
+    return Report(
+        len(found.listing.parts), records, len(found.segments), found.damage, found.foreign, found.records_lost
+    )
+
+
+def _mend(files: Files, layout: Layout, job: str, found: Findings, report: Report) -> None:
+    if found.listing.damaged:
+        manifest.rewrite(files, layout.folder, job, found.listing)
+        report.repaired.append(f"{manifest.NAME} rewritten from its whole lines")
+    index = manifest.Manifest(files, layout.folder, job)
+    try:
+        for number in found.bad_parts:
+            _set_aside(files, layout, layout.part(part_name(number)))
+            index.add(dropped_line(number, job))
+            report.repaired.append(f"{part_name(number)} moved to quarantine; its rows are pending again")
+        for number in found.unlisted:
+            _adopt(files, layout, job, index, number, report)
+        for number, held in found.segments.items():
+            if held.damaged:
+                _mend_segment(files, layout, job, index, number, report)
+    finally:
+        index.close()
+    sync_folder(files, layout.folder)
+
+
+def _adopt(files: Files, layout: Layout, job: str, index: manifest.Manifest, number: int, report: Report) -> None:
+    """A part whose manifest line was lost: taken back when it reads as one, else set aside."""
+    path = layout.part(part_name(number))
+    try:
+        table = read_columns(path, list(PART_SCHEMA))
+    except Exception as exc:  # noqa: BLE001 - whatever a damaged file does to the reader, it is damaged
+        _set_aside(files, layout, path)
+        report.repaired.append(f"{part_name(number)} moved to quarantine ({type(exc).__name__})")
+        return
+    size, sha256 = recovery.print_of(files.read(path))
+    index.add(part_line(Part(number, part_name(number), table.height, size, sha256), job))
+    report.repaired.append(f"{part_name(number)} taken back into the manifest ({table.height} records)")
+
+
+def _mend_segment(
+    files: Files, layout: Layout, job: str, index: manifest.Manifest, number: int, report: Report
+) -> None:
+    """Keep a copy of the damaged segment; its whole lines become a part of their own."""
+    data = files.read(layout.segment(number))
+    write_whole(files, os.path.join(layout.quarantine, f"segment-{number:04d}.damaged"), data)
+    roll_segment(files, layout, job, index, number)
+    report.repaired.append(f"journal segment {number:04d}: whole lines kept, a copy of it all is in quarantine")
+
+
+def _set_aside(files: Files, layout: Layout, path: str) -> None:
+    if os.path.exists(path):
+        publish(files, path, os.path.join(layout.quarantine, os.path.basename(path)))
+        sync_folder(files, layout.parts)

@@ -1,0 +1,111 @@
+"""summary.json: how a run ended, for programs; and the few lines of it that a person reads."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pipeline import __version__
+from pipeline.ledger import Prices, Totals
+from pipeline.progress import money, short_number
+from pipeline.storage.files import Files, write_whole
+
+NAME = "summary.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run of a job. Counts are of the whole input; ``*_this_run`` of this run alone."""
+
+    job: str
+    exit_code: int
+    message: str
+    finished: bool  # every row has ended; the tables were written
+    rows: int | None
+    statuses: dict[str, int]
+    failures: dict[str, int]
+    ended_this_run: int
+    totals: Totals
+    prices: Prices
+    in_doubt: int
+    seconds: float
+    started: float
+    folder: str
+    simulated: bool
+    question: str
+    input: str
+    plan: dict[str, int] = field(default_factory=dict)
+    limits_found: dict[str, Any] = field(default_factory=dict)
+    nothing_to_do: bool = False
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    def members(self) -> dict[str, Any]:
+        usage = self.totals.usage
+        return {
+            "format": FORMAT,
+            "job": self.job,
+            "exit_code": self.exit_code,
+            "message": self.message,
+            "finished": self.finished,
+            "simulated": self.simulated,
+            "rows": self.rows,
+            "statuses": self.statuses,
+            "failures": self.failures,
+            "plan": self.plan,
+            "rows_ended_this_run": self.ended_this_run,
+            "requests": self.totals.attempts,
+            "requests_billed": self.totals.billed,
+            "requests_maybe_billed": self.totals.maybe_billed,
+            "requests_in_doubt_from_a_killed_run": self.in_doubt,
+            "tokens": {
+                "prompt": usage.prompt_tokens,
+                "completion": usage.completion_tokens,
+                "cached": usage.cached_tokens,
+                "reasoning": usage.reasoning_tokens,
+                "billed_requests_without_counts": self.totals.unreported,
+            },
+            "cost_usd": self.totals.cost(self.prices),
+            "limits_found": self.limits_found,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "seconds": round(self.seconds, 3),
+            "question_fingerprint": self.question,
+            "input_fingerprint": self.input,
+            "versions": {"prompt-pipeline": __version__, "python": platform.python_version()},
+        }
+
+    def write(self, files: Files) -> None:
+        path = os.path.join(self.folder, NAME)
+        write_whole(files, path, orjson.dumps(self.members(), option=orjson.OPT_INDENT_2, default=str) + b"\n")
+
+    def lines(self) -> list[str]:
+        """For people."""
+        rows = "an unknown number of" if self.rows is None else str(self.rows)
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items(), key=lambda i: -i[1]))
+        lines = [f"{self.job}: {rows} rows: {counts or 'none'}"]
+        if self.failures:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items(), key=lambda i: -i[1]))
+            lines.append(f"  failed: {kinds}; see {os.path.join(self.folder, 'failed.parquet')}")
+        usage = self.totals.usage
+        maybe = f", {self.totals.maybe_billed} more may have been billed" if self.totals.maybe_billed else ""
+        unknown = f", {self.totals.unreported} without token counts" if self.totals.unreported else ""
+        lines.append(
+            f"  all runs: {self.totals.attempts} requests, {self.totals.billed} billed{maybe}{unknown}; "
+            f"{short_number(usage.prompt_tokens or 0)} prompt + {short_number(usage.completion_tokens or 0)} "
+            f"completion tokens, {money(self.totals.cost(self.prices))}"
+        )
+        if self.simulated:
+            lines.append("  these answers come from the simulator: they are made up")
+        if self.finished:
+            lines.append(f"  results: {os.path.join(self.folder, 'results.parquet')}")
+        if self.message:
+            lines.append(f"  {self.message}")
+        return lines
