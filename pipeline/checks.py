@@ -11,7 +11,7 @@ from pipeline.look import previews
 from pipeline.run import CHECKPOINT
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
-from pipeline.storage.writer import Layout
+from pipeline.storage.layout import Layout
 
 
 def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:

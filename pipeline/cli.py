@@ -20,7 +20,6 @@ from pipeline.errors import PipelineError, SpecError
 if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.progress import Display
-    from pipeline.run import Options
     from pipeline.spec import JobSpec
 
 EXIT_CODES = """\b
@@ -362,7 +361,7 @@ def simulate(host: str, port: int, list_faults: bool, **flags: Any) -> int:
 
     if list_faults:
         for kind, fault in FAULTS.items():
-            click.echo(f"{kind:<22} {'billed  ' if fault.billed else 'unbilled'} {fault.description}")
+            click.echo(f"{kind:<22} {'billed  ' if fault.billed else 'unbilled'} {fault.about}")
         return 0
     settings = Settings(
         seed=flags["seed"],
@@ -440,7 +439,8 @@ def _load(job_file: Path, overrides: tuple[str, ...], limit: int | None = None) 
     from pipeline.spec import load
 
     extra = () if limit is None else (f"input.limit={limit}",)
-    return load(job_file, (*overrides, *extra))
+    spec: JobSpec = load(job_file, (*overrides, *extra))
+    return spec
 
 
 def _change_directory(directory: str | None) -> None:

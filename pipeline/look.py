@@ -18,10 +18,10 @@ from pipeline.plan import Plan, kept_keys, list_keys, make, stand
 from pipeline.run import CHECKPOINT
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
+from pipeline.storage.layout import Layout
 from pipeline.storage.lock import held
 from pipeline.storage.output import Join, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
-from pipeline.storage.writer import Layout
 from pipeline.summary import NAME
 
 

@@ -30,10 +30,13 @@ from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
 from pipeline.storage.snapshot import Snapshot
 from pipeline.summary import Summary
 
+_new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 try:
-    from uvloop import new_event_loop
+    import uvloop
+
+    _new_loop = uvloop.new_event_loop
 except ImportError:  # not made for every platform; asyncio's own loop serves
-    from asyncio import new_event_loop
+    pass
 
 CHECKPOINT = "checkpoint"
 LOG = "run.log"
@@ -220,7 +223,7 @@ class _OneRun:
         finally:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
-        self.limits_found = dict(sending.limiter.found())
+        self.limits_found = dict(sending.wire.found())
         if stop.hurried:
             self.checkpoint.abandon()
             raise stop.reason or RunPaused("stopped")
@@ -406,5 +409,5 @@ def allowed_failures(text: str, rows: int) -> float:
 
 
 def _run_loop(main: Coroutine[None, None, None]) -> None:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(main)

@@ -15,8 +15,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.storage.files import FILE_MODE
-
+FILE_MODE = 0o600
 _KEY = re.compile(r"(?i)(bearer\s+)\S+|\bsk-[A-Za-z0-9_\-]{8,}")
 
 

@@ -8,18 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline import __version__
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
 from pipeline.job import Job, Ready
 from pipeline.ledger import Ledger
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
-from pipeline.provider.ask import ask, invalid, marked, told, unexpected
-from pipeline.provider.client import Client
-from pipeline.provider.limiter import Limiter
-from pipeline.provider.retry import retry
-from pipeline.records import ApiReply, Outcome, Row, Send, Status
+from pipeline.provider.ask import Address, Limits, Wire, ask, invalid, unexpected
+from pipeline.records import ApiReply, Outcome, Row, Status
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
@@ -85,25 +81,6 @@ class Sending:
         self.counts = Counts()
         self.exhausted = False
         spec = job.spec
-        self.limiter = Limiter(
-            requests_per_minute=spec.limits.requests_per_minute,
-            tokens_per_minute=spec.limits.tokens_per_minute,
-            input_tokens_per_minute=spec.limits.input_tokens_per_minute,
-            output_tokens_per_minute=spec.limits.output_tokens_per_minute,
-            concurrency=spec.limits.concurrency,
-            max_output_tokens=_max_output_tokens(job),
-        )
-        self.client = Client(
-            base_url=spec.endpoint.base_url,
-            key=key,
-            headers=spec.endpoint.headers,
-            connect_s=spec.endpoint.timeout_s.connect,
-            total_s=spec.endpoint.timeout_s.total,
-            concurrency=spec.limits.concurrency,
-            max_reply_bytes=int(spec.endpoint.max_reply_mb * 1_000_000),
-            proxy=spec.endpoint.proxy,
-            user_agent=f"prompt-pipeline/{__version__}",
-        )
         self.watch = Watch(spec.endpoint.base_url, job.model.name)
         self._faults_of_ours = 0
         self._feed = Feed(job.source.rows(job.used, work.start), work.wanted)
@@ -112,15 +89,7 @@ class Sending:
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
         self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
-        self._send: Send = retry(
-            self.limiter.limit(
-                marked(self.client.send, self, self.pool.answer_awaited, lambda: stop.stopping, self._meet)
-            ),
-            max_attempts=spec.retry.max_attempts,
-            max_wait_s=spec.retry.max_wait_s,
-            max_in_doubt=spec.retry.max_in_doubt,
-            on_retry=told(self),
-        )
+        self.wire = Wire(address_of(job, key), limits_of(job), self, self.pool.answer_awaited, lambda: stop.stopping)
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -142,7 +111,7 @@ class Sending:
             error=str(error),
         )
 
-    def _meet(self, reply: ApiReply) -> None:
+    def seen(self, reply: ApiReply) -> None:
         if not self._met:
             self._met = True
             self.checkpoint.settle_simulated("x-simulator" in reply.headers, fresh=self._fresh)
@@ -185,7 +154,7 @@ class Sending:
     async def _ask(self, ready: Ready, key: str) -> Outcome:
         if ready.exchange is None or ready.call is None:
             return invalid(key, ready.row, ready.invalid or "")
-        return await ask(self._send, ready.row, key, ready.exchange, ready.call)
+        return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call)
 
     def _key_of(self, row: Row, ready: Ready) -> str:
         if row.ordinal == len(self.keys):
@@ -231,7 +200,7 @@ class Sending:
         if max_s is not None:
             loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
         with signals_to(self.stop), self._clockwork():
-            async with self.client:
+            async with self.wire:
                 try:
                     await self._canary()
                     await self.pool.run()
@@ -323,16 +292,37 @@ class Sending:
             **as_members(view, self._rate.update(view.done_now)),
             "acknowledged": self.checkpoint.acknowledged,
             "slowest_in_flight": [{"row": key, "for_s": round(age, 1)} for age, key in slowest],
-            "limits": self.limiter.found(),
+            "limits": self.wire.found(),
         }
 
 
-def _max_output_tokens(job: Job) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = job.model.params.get(name)
-        if isinstance(value, int):
-            return value
-    return None
+def address_of(job: Job, key: str | None) -> Address:
+    endpoint = job.spec.endpoint
+    return Address(
+        endpoint.base_url,
+        key,
+        endpoint.headers,
+        endpoint.timeout_s.connect,
+        endpoint.timeout_s.total,
+        int(endpoint.max_reply_mb * 1_000_000),
+        endpoint.proxy,
+    )
+
+
+def limits_of(job: Job) -> Limits:
+    limits, retry = job.spec.limits, job.spec.retry
+    caps = [job.model.params.get(name) for name in ("max_completion_tokens", "max_tokens")]
+    return Limits(
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.input_tokens_per_minute,
+        limits.output_tokens_per_minute,
+        limits.concurrency,
+        next((cap for cap in caps if isinstance(cap, int)), None),
+        retry.max_attempts,
+        retry.max_wait_s,
+        retry.max_in_doubt,
+    )
 
 
 def _soon(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:

@@ -25,8 +25,14 @@ FASTEST = 0.2
 CALM_S = 3.0
 """Refusals closer together than this belong to one trouble: the guess was much too high."""
 
+SLIP_S = 10.0
+"""Refusals under configured limits further apart than this change nothing."""
+
 KEEP = 0.97
 """Share of a learned rate that is aimed at: the way there jitters, and so does the measurement."""
+
+_ENOUGH = 10
+"""Calls that make a measurement."""
 
 _SLICES_PER_S = 4
 _SLICES = 512
@@ -94,13 +100,23 @@ class Sent:
             total += self._counts[slice_ % _SLICES] * min(1.0, max(0.0, share * _SLICES_PER_S))
         return total
 
+    def per_s(self, now: float, at_least_s: float) -> float:
+        """The rate at present: over the span given, or over a longer one that has enough calls to measure by."""
+        age_s = 0.25 if self.first_s is None else max(now - self.first_s, 0.25)
+        span_s = min(at_least_s, age_s)
+        while (count := self.between(now - span_s, now)) < _ENOUGH and span_s < min(age_s, 60.0):
+            span_s = min(2 * span_s, age_s, 60.0)
+        return count / span_s
+
 
 class Rate:
-    """Calls per second that seem to pass; None until the first refusal."""
+    """Calls per second that seem to pass; None until the first refusal. ``known``: limits are configured, so that a
+    refusal is rather a slip than news."""
 
-    __slots__ = ("_climb", "_cut_s", "_full_s", "per_s", "sent")
+    __slots__ = ("_climb", "_cut_s", "_full_s", "known", "per_s", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, *, known: bool = False) -> None:
+        self.known = known
         self.per_s: float | None = None
         self.sent = Sent()
         self._climb = Climb()
@@ -114,9 +130,13 @@ class Rate:
 
     def refused(self, now: float, sent_s: float) -> None:
         """Learn from a refusal, unless it is the echo of a call sent before the last lesson."""
-        if sent_s >= self._cut_s:
+        if sent_s < self._cut_s:
+            return
+        last, self._cut_s = self._full_s, now
+        # Under configured limits one refusal now and then is a slip: the way jitters, and lengths are guesses.
+        if not self.known or (last is not None and now - last < SLIP_S):
             self._settle(now, self._passes(now))
-            self._cut_s = self._full_s = now
+        self._full_s = now
 
     def reopened(self, now: float, last_refusal_s: float) -> None:
         """The endpoint was shut for many seconds, so it counts by the minute: what passed in one is the allowance."""
@@ -136,12 +156,13 @@ class Rate:
         """Calls per second that the endpoint lets through, as far as a refusal now can tell."""
         since = self._full_s
         if since is not None and CALM_S <= now - since <= 120.0:
-            return self.sent.between(since, now) / (now - since)
+            passed = self.sent.between(since, now)
+            if passed >= _ENOUGH:
+                return passed / (now - since)
         if self.per_s is not None:
-            return self.per_s * 0.75 / KEEP if since is not None and now - since < CALM_S else self.per_s * 0.95
-        first = self.sent.first_s
-        span_s = min(2.0, max(now - (now if first is None else first), 0.25))
-        return self.sent.between(now - span_s, now) / span_s
+            return self.per_s * (0.75 if since is not None and now - since < CALM_S else 0.95) / KEEP
+        going = self.sent.per_s(now, 2.0)
+        return going * 0.95 / KEEP if self.known else going
 
     def _settle(self, now: float, passes: float) -> None:
         new = max(passes * KEEP, 1 / 60)

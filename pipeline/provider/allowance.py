@@ -47,17 +47,11 @@ class Allowance:
         self._tokens = [_Tokens(most, input_, output) for most, input_, output in told if most is not None]
         self.known = self._requests is not None or bool(self._tokens)
         self.estimate = Estimate(max_output_tokens)
-        self.rate = Rate()
+        self.rate = Rate(known=self.known)
         self.hint = Hint()
         self._found = Pace(1.0)
         self._held = False  # the found rate was what held the next call back
         self.tokens_per_call: float | None = None  # tokens of a call, prompt and answer
-
-    def reserve(self, body: bytes) -> tuple[float, float]:
-        """Input and output tokens that a call with this body will probably use."""
-        if not self._tokens or not body:
-            return 0.0, 0.0
-        return self.estimate.input_tokens(body), self.estimate.output_tokens()
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next call may go; zero or less: at once."""
@@ -76,7 +70,9 @@ class Allowance:
             return found_s
         return wait_s
 
-    def take(self, now: float, input_tokens: float, output_tokens: float) -> None:
+    def take(self, now: float, body: bytes) -> tuple[float, float]:
+        """One call goes. Returns the input and output tokens reserved for it."""
+        input_tokens, output_tokens = self._reserve(body)
         if self._requests is not None:
             self._requests.take(now)
         for tokens in self._tokens:
@@ -89,6 +85,7 @@ class Allowance:
             self._found.take(now)
         self.rate.sent.add(now)
         self.hint.sent(now)
+        return input_tokens, output_tokens
 
     def undo(self, sent_s: float, input_tokens: float, output_tokens: float) -> None:
         """It was not sent after all."""
@@ -122,9 +119,8 @@ class Allowance:
         self.hint.told(now, room, self.going_per_s(now), self.tokens_per_call)
 
     def going_per_s(self, now: float) -> float:
-        first_s = self.rate.sent.first_s
-        span_s = min(_GOING_S, max(1.0, now - (now if first_s is None else first_s)))
-        return self.rate.sent.between(now - span_s, now) / span_s
+        """Calls per second at present."""
+        return self.rate.sent.per_s(now, _GOING_S)
 
     def opened(self, now: float) -> None:
         """A pause is over. What it lost is not caught up."""
@@ -134,6 +130,11 @@ class Allowance:
             self._requests.restart(now)
         for tokens in self._tokens:
             tokens.pace.restart(now)
+
+    def _reserve(self, body: bytes) -> tuple[float, float]:
+        if not self._tokens or not body:
+            return 0.0, 0.0
+        return self.estimate.input_tokens(body), self.estimate.output_tokens()
 
     def _found_per_s(self, now: float) -> float | None:
         per_s = self.rate.per_s

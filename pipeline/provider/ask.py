@@ -6,20 +6,109 @@ row alone becomes its outcome; what is wrong with the run (RunBlocked, RunPaused
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
+from pipeline import __version__
 from pipeline.errors import AnswerUnusable, ProviderError, RowRejected, RunPaused
+from pipeline.provider.client import Client
+from pipeline.provider.limiter import Limiter
+from pipeline.provider.retry import retry
 from pipeline.records import ApiCall, ApiReply, Billed, Completion, Exchange, Outcome, Row, Send, Status
 
 
 class Witness(Protocol):
-    """Who is told about every attempt, before it is sent and after it failed."""
+    """Who is told about every attempt: before it is sent, when a good reply is there, when another one follows."""
 
     def sent(self, key: str) -> None: ...
 
+    def seen(self, reply: ApiReply) -> None: ...
+
     def superseded(self, key: str, error: ProviderError) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where calls go, and how."""
+
+    base_url: str
+    key: str | None
+    headers: Mapping[str, str]
+    connect_s: float
+    total_s: float
+    max_reply_bytes: int
+    proxy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the whole job may ask for. None: not known, found out while running."""
+
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    input_tokens_per_minute: float | None
+    output_tokens_per_minute: float | None
+    concurrency: int
+    max_output_tokens: int | None
+    max_attempts: int
+    max_wait_s: float
+    max_in_doubt: int
+
+
+class Wire:
+    """The way out: an async context manager, with the one ``send`` that all rows share."""
+
+    def __init__(
+        self,
+        address: Address,
+        limits: Limits,
+        witness: Witness,
+        awaiting: Callable[[], AbstractContextManager[None]],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._client = Client(
+            base_url=address.base_url,
+            key=address.key,
+            headers=address.headers,
+            connect_s=address.connect_s,
+            total_s=address.total_s,
+            concurrency=limits.concurrency,
+            max_reply_bytes=address.max_reply_bytes,
+            proxy=address.proxy,
+            user_agent=f"prompt-pipeline/{__version__}",
+        )
+        self._limiter = Limiter(
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+            input_tokens_per_minute=limits.input_tokens_per_minute,
+            output_tokens_per_minute=limits.output_tokens_per_minute,
+            concurrency=limits.concurrency,
+            max_output_tokens=limits.max_output_tokens,
+        )
+        sent = marked(self._client.send, witness, awaiting, stopping)
+        self.send: Send = retry(
+            self._limiter.limit(sent),
+            max_attempts=limits.max_attempts,
+            max_wait_s=limits.max_wait_s,
+            max_in_doubt=limits.max_in_doubt,
+            on_retry=lambda call, error, wait_s: witness.superseded(call.row, error),
+        )
+
+    def found(self) -> dict[str, float | None]:
+        """The limits as they were found."""
+        return self._limiter.found()
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, exc, trace)
 
 
 def marked(
@@ -27,7 +116,6 @@ def marked(
     witness: Witness,
     awaiting: Callable[[], AbstractContextManager[None]],
     stopping: Callable[[], bool],
-    seen: Callable[[ApiReply], None],
 ) -> Send:
     """The last step before the wire: nothing goes out once the run is stopping, and what goes out leaves a mark."""
 
@@ -37,19 +125,10 @@ def marked(
         witness.sent(call.row)
         with awaiting():
             reply = await send(call)
-        seen(reply)
+        witness.seen(reply)
         return reply
 
     return attempt
-
-
-def told(witness: Witness) -> Callable[[ApiCall, ProviderError, float], None]:
-    """What ``retry`` calls when an attempt failed and another one follows."""
-
-    def tell(call: ApiCall, error: ProviderError, wait_s: float) -> None:
-        witness.superseded(call.row, error)
-
-    return tell
 
 
 async def ask(send: Send, row: Row, key: str, exchange: Exchange, call: ApiCall) -> Outcome:

@@ -30,7 +30,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 4.0
 """Our own waits between probes double up to this in the first minute; later four times as long."""
 
-_SHORTEST_GRACE_S = 1.0
+_SHORTEST_GRACE_S = 0.3
 
 LONG_SHUT_S = 5.0
 """Shut for longer than this although probes went: the endpoint counts by the minute."""
@@ -133,7 +133,8 @@ class Breaker:
 
     def refused(self, now: float, sent_s: float, *, probe: bool, retry_after_s: float | None) -> bool:
         """429. True when it counts against the row: it is news, not an echo of a trouble we know."""
-        self._refusal_takes_s += 0.2 * (now - sent_s - self._refusal_takes_s)
+        takes_s = now - sent_s
+        self._refusal_takes_s += (0.2 if self._refusal_takes_s else 1.0) * (takes_s - self._refusal_takes_s)
         self.last_refusal_s = now
         if self.gate is Gate.OPEN and sent_s < self._closed_s:
             return False  # sent before a pause that is already over

@@ -65,8 +65,8 @@ class Client:
         self._base, self._query, self._address = _split(base_url)
         self._headers = _headers(key, headers, user_agent)
         self._secrets = _secrets(self._headers)
-        # `connect` arms a timer for every request, pooled connection or not: 5 % of a call's CPU. It adds name resolution,
-        # which the system bounds, and a proxy's handshake, which nobody does.
+        # `connect` arms a timer for every request, pooled connection or not: 5 % of a call's CPU. It would add name
+        # resolution, which the system bounds, and a proxy's handshake, which nobody else does.
         self._timeout = aiohttp.ClientTimeout(
             total=total_s, sock_connect=connect_s, connect=connect_s if proxy else None
         )
@@ -87,7 +87,7 @@ class Client:
             ),
             headers=self._headers,
             timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
+            
             trust_env=False,  # an environment's proxy or netrc would see, or replace, the key
             proxy=self._proxy,
         )

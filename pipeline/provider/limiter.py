@@ -29,13 +29,24 @@ _LOOK_EVERY_S = 0.1
 _NEVER = float("inf")
 
 
-class _Waiter:
-    __slots__ = ("future", "taken_s", "tokens")
+class _Place:
+    """What one call holds while it is under way."""
 
-    def __init__(self, future: asyncio.Future[bool], tokens: tuple[float, float]) -> None:
-        self.future = future  # its result: whether it goes as a probe
-        self.tokens = tokens
-        self.taken_s = 0.0  # when it was let go
+    __slots__ = ("input_tokens", "output_tokens", "probe", "taken_s")
+
+    def __init__(self, taken_s: float, probe: bool, input_tokens: float, output_tokens: float) -> None:
+        self.taken_s = taken_s
+        self.probe = probe  # it goes through a shut gate, to see
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
+
+
+class _Waiter:
+    __slots__ = ("body", "future")
+
+    def __init__(self, future: asyncio.Future[_Place], body: bytes) -> None:
+        self.future = future
+        self.body = body
 
 
 class Limiter:
@@ -92,20 +103,22 @@ class Limiter:
         """The same ``send``, at the right time. May raise ``RunPaused`` when the endpoint stays out of order."""
 
         async def limited(call: ApiCall) -> ApiReply:
-            tokens = self._allowance.reserve(call.body)
-            probe = await self._enter(tokens)
-            sent_s = self._clock()
+            # No lock: nothing is awaited between finding room and taking it.
+            place = self._enter(call.body)
+            if place is None:
+                place = await self._queue_up(call.body)
             try:
                 reply = await send(call)
             except ProviderError as exc:
-                self._failed(call, exc, sent_s, tokens, probe=probe)
+                self._failed(call, exc, place)
                 raise
             except BaseException:
                 # Cancelled, or a fault of ours: the call may be on its way, so its tokens stay taken.
-                self._lose(probe=probe)
+                if place.probe:
+                    self._breaker.lose_probe()
                 raise
             else:
-                self._succeeded(call, reply, sent_s, tokens)
+                self._succeeded(call, reply, place)
                 return reply
             finally:
                 self._in_flight -= 1
@@ -131,16 +144,17 @@ class Limiter:
 
     # -- in and out ------------------------------------------------------------------------------------------------
 
-    async def _enter(self, tokens: tuple[float, float]) -> bool:
-        """Wait for a place and take it. True: as the probe of a shut gate."""
+    def _enter(self, body: bytes) -> _Place | None:
+        """A place at once; None when one must wait for it."""
         if self._ended is not None:
             raise RunPaused(self._ended)
-        # No lock: nothing is awaited between finding room and taking it.
-        if not self._queue:
-            now = self._clock()
-            if self._wait_s(now) <= 0.0:
-                return self._take(now, tokens)
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), tokens)
+        if self._queue:
+            return None
+        now = self._clock()
+        return self._take(now, body) if self._wait_s(now) <= 0.0 else None
+
+    async def _queue_up(self, body: bytes) -> _Place:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), body)
         self._queue.append(waiter)
         if len(self._queue) == 1:
             self._pump()
@@ -148,9 +162,7 @@ class Limiter:
             return await waiter.future
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                self._lose(probe=waiter.future.result())
-                self._in_flight -= 1
-                self._allowance.undo(waiter.taken_s, *tokens)
+                self._undo(waiter.future.result())
             self._pump()
             raise
 
@@ -167,17 +179,20 @@ class Limiter:
             return _NEVER
         return self._allowance.wait_s(now)
 
-    def _take(self, now: float, tokens: tuple[float, float]) -> bool:
+    def _take(self, now: float, body: bytes) -> _Place:
         probe = self._breaker.gate is not Gate.OPEN
         if probe:
             self._breaker.send_probe(now)
         self._in_flight += 1
-        self._allowance.take(now, *tokens)
-        return probe
+        # Reserved now and not when the call began to wait: by now more is known about how long answers are.
+        return _Place(now, probe, *self._allowance.take(now, body))
 
-    def _lose(self, *, probe: bool) -> None:
-        if probe:
+    def _undo(self, place: _Place) -> None:
+        """Cancelled between getting the place and sending."""
+        self._in_flight -= 1
+        if place.probe:
             self._breaker.lose_probe()
+        self._allowance.undo(place.taken_s, place.input_tokens, place.output_tokens)
 
     def _pump(self) -> None:
         """Let go whoever may, and set the alarm for the next."""
@@ -192,8 +207,7 @@ class Limiter:
                 self._set_alarm(now, wait_s)
                 return
             waiter = queue.popleft()
-            waiter.taken_s = now
-            waiter.future.set_result(self._take(now, waiter.tokens))
+            waiter.future.set_result(self._take(now, waiter.body))
         self._stop_alarm()
 
     def _set_alarm(self, now: float, wait_s: float) -> None:
@@ -234,73 +248,72 @@ class Limiter:
 
     # -- what replies teach ----------------------------------------------------------------------------------------
 
-    def _succeeded(self, call: ApiCall, reply: ApiReply, sent_s: float, tokens: tuple[float, float]) -> None:
+    def _succeeded(self, call: ApiCall, reply: ApiReply, place: _Place) -> None:
         now = self._clock()
-        self._allowance.settle(call.body, reply.usage, *tokens)
-        self._window.succeeded(now, self._in_flight, now - sent_s)
-        self._alive(now, sent_s)
+        self._allowance.settle(call.body, reply.usage, place.input_tokens, place.output_tokens)
+        self._window.succeeded(now, self._in_flight, now - place.taken_s)
+        self._alive(now, place)
         if now >= self._look_s:
             self._look_s = now + _LOOK_EVERY_S
             room = headroom(reply.headers, self._wall_clock())
             if room is not None:
                 self._allowance.told(now, room)
 
-    def _failed(
-        self, call: ApiCall, exc: ProviderError, sent_s: float, tokens: tuple[float, float], *, probe: bool
-    ) -> None:
+    def _failed(self, call: ApiCall, exc: ProviderError, place: _Place) -> None:
         now = self._clock()
         if exc.billed is Billed.NO:
-            self._allowance.give_back(*tokens)
+            self._allowance.give_back(place.input_tokens, place.output_tokens)
         elif exc.billed is Billed.YES:
-            self._allowance.settle(call.body, exc.usage, *tokens)
+            self._allowance.settle(call.body, exc.usage, place.input_tokens, place.output_tokens)
         if isinstance(exc, RateLimited):
-            self._refused(now, sent_s, exc, probe=probe)
+            self._refused(now, exc, place)
         elif isinstance(exc, TransientError):
-            self._broke(now, sent_s, call, exc, probe=probe)
+            self._broke(now, call, exc, place)
         else:
-            self._lose(probe=probe)
-            self._alive(now, sent_s)
+            if place.probe:
+                self._breaker.lose_probe()
+            self._alive(now, place)
             if isinstance(exc, AnswerUnusable):
-                self._window.succeeded(now, self._in_flight, now - sent_s)
+                self._window.succeeded(now, self._in_flight, now - place.taken_s)
 
-    def _alive(self, now: float, sent_s: float) -> None:
+    def _alive(self, now: float, place: _Place) -> None:
         self._guard.ended(False)
         if self._guard.tripped and self._ended is None:
             self._end(self._guard.complaint())
-        if self._breaker.replied(sent_s):
+        if self._breaker.replied(place.taken_s):
             self._open(now)
 
-    def _refused(self, now: float, sent_s: float, exc: RateLimited, *, probe: bool) -> None:
+    def _refused(self, now: float, exc: RateLimited, place: _Place) -> None:
         self._refusals += 1
         self._last_error = str(exc)
         self._guard.ended(False)
         self._allowance.hint.refused()
-        exc.counted = self._breaker.refused(now, sent_s, probe=probe, retry_after_s=exc.retry_after_s)
+        exc.counted = self._breaker.refused(now, place.taken_s, probe=place.probe, retry_after_s=exc.retry_after_s)
         rate = self._allowance.rate
-        rate.sent.take_back(sent_s)
+        rate.sent.take_back(place.taken_s)
         if not exc.counted:
             return  # an echo, or a probe: nothing new
         # Blame what was pushing: the places when they were all taken, else the rate; at first nobody knows.
-        unknown, full = rate.per_s is None, self._in_flight >= int(self._window.size)
+        unknown, full = rate.per_s is None and not rate.known, self._in_flight >= int(self._window.size)
         if unknown or not full:
-            rate.refused(now, sent_s)
+            rate.refused(now, place.taken_s)
         if unknown or full:
-            self._window.refused(now, sent_s, self._in_flight)
+            self._window.refused(now, place.taken_s, self._in_flight)
 
-    def _broke(self, now: float, sent_s: float, call: ApiCall, exc: TransientError, *, probe: bool) -> None:
+    def _broke(self, now: float, call: ApiCall, exc: TransientError, place: _Place) -> None:
         self._last_error = str(exc)
         if exc.kind == "timeout":
             self._guard.timed_out()
         was_down = self._breaker.gate is Gate.DOWN
-        exc.counted = self._breaker.failed(now, probe=probe, row=call.row, billed=exc.billed)
+        exc.counted = self._breaker.failed(now, probe=place.probe, row=call.row, billed=exc.billed)
         if self._breaker.gate is Gate.DOWN:
             self._guard.outage()
             if not was_down:
                 self._window.restart(now)
         elif isinstance(exc, Overloaded):
-            self._window.overloaded(now, sent_s)
+            self._window.overloaded(now, place.taken_s)
             if exc.retry_after_s is not None:
-                self._breaker.refused(now, sent_s, probe=probe, retry_after_s=exc.retry_after_s)
+                self._breaker.refused(now, place.taken_s, probe=place.probe, retry_after_s=exc.retry_after_s)
 
     def _open(self, now: float) -> None:
         if self._breaker.counts_by_the_minute(now):

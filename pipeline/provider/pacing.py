@@ -18,6 +18,9 @@ TOKEN_SHARE = 0.98
 SLACK_S = 0.2
 """How much lost time a pace may catch up by sending closer together."""
 
+TOKEN_SLACK_S = 1.0
+"""... and of tokens, which come back late when a guess was too high."""
+
 SLACK_CALLS = 20
 """... but never more than so many calls at once: small buckets hold 50."""
 
@@ -63,4 +66,4 @@ def request_pace(per_minute: float) -> Pace:
 
 def token_pace(per_minute: float) -> Pace:
     """The pace of tokens that keeps just under an allowance."""
-    return Pace(per_minute * TOKEN_SHARE / 60)
+    return Pace(per_minute * TOKEN_SHARE / 60, TOKEN_SLACK_S)

@@ -25,9 +25,8 @@ from pipeline.simulator.ledger import Ledger
 from pipeline.simulator.limits import Lease, Limits, Refusal
 from pipeline.simulator.question import Question, Refused, error_body, parse
 from pipeline.simulator.settings import Settings
-from pipeline.simulator.wire import Reply, Sleep, Wire
+from pipeline.simulator.wire import SIGN, Reply, Sleep, Wire
 
-SIGN = {"x-simulator": "prompt-pipeline"}
 _ABOUT = b"""This is the simulator of prompt-pipeline: its answers are made up, and no language model is behind it.
 POST /v1/chat/completions; GET /v1/models, /stats (?bodies=1, ?seconds=1), /healthz; POST /stats/reset
 """

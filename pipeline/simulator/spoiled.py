@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -11,6 +13,8 @@ import orjson
 
 _HUGE_BYTES = 20_000_000
 _BOMB_BYTES = 200_000_000
+_BOMB_PIECES = 50
+_GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _DEPTH = 2000
 
 ODD_USAGE: Mapping[str, Any] = {"prompt_tokens": "many", "completion_tokens": -5, "total_tokens": 12.5}
@@ -150,10 +154,20 @@ def half_gzip(body: bytes) -> bytes:
 
 
 @cache
-def _packed_blanks() -> bytes:
-    return gzip.compress(b" " * _BOMB_BYTES, compresslevel=6)
+def _packed_blanks() -> tuple[bytes, int]:
+    """The beginning of a gzip file that holds the blanks, and their checksum."""
+    blanks = b" " * (_BOMB_BYTES // _BOMB_PIECES)
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    # After a full flush the stream knows nothing of what came before, so the packed piece can be repeated.
+    piece = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = 0
+    for _ in range(_BOMB_PIECES):
+        checksum = zlib.crc32(blanks, checksum)
+    return _GZIP_HEAD + piece * _BOMB_PIECES, checksum
 
 
 def bomb(body: bytes) -> bytes:
-    # Members of a gzip file add up, so the blanks are packed once.
-    return _packed_blanks() + gzip.compress(body)
+    blanks, checksum = _packed_blanks()
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = blanks + packer.compress(body) + packer.flush()
+    return packed + struct.pack("<II", zlib.crc32(body, checksum), _BOMB_BYTES + len(body))

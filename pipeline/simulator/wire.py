@@ -14,6 +14,8 @@ from pipeline.simulator.faults import Manner
 
 Sleep = Callable[[float], Awaitable[object]]
 
+SIGN = {"x-simulator": "prompt-pipeline"}
+
 _DRIPS = 40
 _LOOKS_EVERY_S = 0.25  # how soon a hanging request notices that its client has left
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close() sends RST
@@ -29,7 +31,7 @@ class Reply:
 
     @property
     def all_headers(self) -> dict[str, str]:
-        return {"Content-Type": self.content_type, **self.headers}
+        return {"Content-Type": self.content_type, **SIGN, **self.headers}
 
 
 @dataclass(frozen=True, slots=True)

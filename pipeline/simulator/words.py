@@ -108,7 +108,7 @@ TOPICS: tuple[tuple[str, frozenset[str]], ...] = tuple(
     for start, words in (
         (
             "bill",
-            "invoice invoices charged charge charges billed billing payment paid card vat receipt price rechnung refund",
+            "invoice invoices charged charge charges billed billing payment paid card vat receipt rechnung refund",
         ),
         ("pay", "invoice charged charge payment paid card receipt rechnung"),
         ("refund", "refund refunded refunds money reimbursed erstattung"),

@@ -21,9 +21,10 @@ from pipeline.records import Billed, Outcome, Usage
 from pipeline.storage import recovery
 from pipeline.storage.files import ASIDE, Files, create, discard, sync_folder, write_all, write_whole
 from pipeline.storage.journal import FORMAT, body_of
+from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Manifest
-from pipeline.storage.writer import BALLAST_BYTES, SEAL_BYTES, SEAL_ROWS, Layout, Writer
+from pipeline.storage.writer import BALLAST_BYTES, SEAL_BYTES, SEAL_ROWS, Writer
 
 
 @dataclass(frozen=True, slots=True)

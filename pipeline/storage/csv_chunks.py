@@ -45,7 +45,7 @@ class Grammar:
         self.quoted = re.compile(quoted)
         self.opening = re.compile(opening)
         self.closed_early = re.compile(b'"' + body)
-        self.token = re.compile(quoted + b"|" + opening)
+        self.token = re.compile(quoted + rb"|\n|" + opening)
         self.cell = re.compile(quoted + rb'|[^%s\n"][^%s\n]*' % (sep, sep))
         self.line_end = re.compile(quoted + rb"|\n")
         self.blank = re.compile(quoted + rb"|(?<![^\n])\r?\n")
@@ -126,7 +126,13 @@ class Chunks:
         outside = self._grammar.outside(prefix)
         if not self._grammar.opening.search(outside):
             return self._decodable(Chunk(prefix, outside, line))
-        opening = next(m for m in self._grammar.token.finditer(prefix) if m.end() - m.start() == 1).start()
+        end = opening = 0
+        for match in self._grammar.token.finditer(prefix):
+            if match[0] == b'"':
+                opening = match.start()
+                break
+            if match[0] == b"\n":
+                end = match.end()
         if self._grammar.closed_early.match(prefix, opening):
             self._refuse_cr_only(prefix)
             line += buffer.count(b"\n", 0, opening)
@@ -134,7 +140,7 @@ class Chunks:
                 f"{self.path} line {line}: a quoted cell goes on after its closing quote "
                 f"({excerpt(buffer[opening:])}); double the quotes that belong to the text, close the ones that do not"
             )
-        prefix = buffer[: buffer.rfind(b"\n", 0, opening) + 1]
+        prefix = prefix[:end]
         return self._decodable(Chunk(prefix, self._grammar.outside(prefix), line))
 
     def _decodable(self, chunk: Chunk) -> Chunk:

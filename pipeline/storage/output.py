@@ -58,6 +58,7 @@ _VOLATILE = {
     "ended_at": pl.Datetime("ms", "UTC"),
     "reasoning": pl.String(),
 }
+_RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
 _UNANSWERED = [str(Status.FAILED), str(Status.INVALID_INPUT), str(Status.INVALID_ANSWER)]
 
 
@@ -73,7 +74,7 @@ class Join:
 
     def results(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices():
-            records = self._records(rows, [*PART_SCHEMA]).with_columns(_cost(self.prices).alias("cost_usd"))
+            records = self._records(rows, _RECORD).with_columns(_cost(self.prices).alias("cost_usd"))
             answers = records.select(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
@@ -85,13 +86,13 @@ class Join:
     def failed(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(only_failed=True):
             lost = rows["status"].is_in(_UNANSWERED)
-            records = self._records(rows.filter(lost), [*PART_SCHEMA]).rename({"raw": "reply_excerpt"})
+            records = self._records(rows.filter(lost), _RECORD).rename({"raw": "reply_excerpt"})
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
             yield frame.filter(lost).hstack(failures.get_columns())
 
     def attempts(self, id_column: str | None) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(columns=[] if id_column is None else [id_column]):
-            records = self._records(rows, [*PART_SCHEMA]).with_columns(
+            records = self._records(rows, _RECORD).with_columns(
                 (pl.col("ended_at") * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC"))
             )
             volatile = self._named(records.select(list(_VOLATILE)), _VOLATILE)

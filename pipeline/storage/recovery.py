@@ -17,8 +17,8 @@ from pipeline.errors import CheckpointError
 from pipeline.storage import manifest
 from pipeline.storage.files import ASIDE, Files, discard
 from pipeline.storage.journal import Scan, scan
+from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Listing, Print
-from pipeline.storage.writer import Layout
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from pipeline.storage import manifest
 from pipeline.storage.files import Files
 from pipeline.storage.journal import scan
 from pipeline.storage.keys import as_number
+from pipeline.storage.layout import Layout
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
-from pipeline.storage.writer import Layout
 
 _ANSWERED = [str(status) for status in ANSWERED]
 
@@ -102,7 +102,7 @@ class Snapshot:
 
     def gather(self, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Records at given places. ``places`` has ordinal, piece, place; gives ordinal and the columns, unordered."""
-        wanted = ["key", *columns] if "key" not in columns else list(columns)
+        wanted = list(columns)
         frames = [pl.DataFrame(schema={"ordinal": pl.UInt32, **{name: PART_SCHEMA[name] for name in wanted}})]
         for (number,), group in places.group_by("piece"):
             piece = self._cached(int(str(number)), wanted)

@@ -13,11 +13,12 @@ from pipeline.errors import CheckpointError
 from pipeline.storage import manifest, recovery
 from pipeline.storage.checkpoint import Checkpoint, read_job
 from pipeline.storage.files import Files, publish, sync_folder, write_whole
+from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Part, dropped_line, part_line
 from pipeline.storage.parquet import PART_SCHEMA, part_name, read_columns
 from pipeline.storage.recovery import Findings
-from pipeline.storage.writer import Layout, roll_segment
+from pipeline.storage.writer import roll_segment
 
 
 @dataclass(slots=True)

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import Files, discard, sync_folder, write_whole
-from pipeline.storage.journal import Segment, line_of, scan, segment_name
+from pipeline.storage.journal import Segment, line_of, scan
+from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.parquet import part_bytes, part_name, table_of
 
@@ -30,27 +31,6 @@ SEAL_BYTES = 32 << 20
 GROUP_S = 0.05
 BALLAST_BYTES = 8 << 20
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class Layout:
-    """Where things lie in a checkpoint folder."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.lock = os.path.join(folder, "LOCK")
-        self.job = os.path.join(folder, "job.json")
-        self.journal = os.path.join(folder, "journal")
-        self.parts = os.path.join(folder, "parts")
-        self.quarantine = os.path.join(folder, "quarantine")
-        self.ballast = os.path.join(folder, "ballast")
-        self.heartbeat = os.path.join(folder, "status.json")
-        self.keys = os.path.join(folder, "keys.bin")
-
-    def segment(self, number: int) -> str:
-        return os.path.join(self.journal, segment_name(number))
-
-    def part(self, name: str) -> str:
-        return os.path.join(self.parts, name)
 
 
 class Writer:

@@ -162,6 +162,16 @@ async def hang(wire: Wire) -> None:
     await wire.closing.wait()
 
 
+def then_hang(data: bytes) -> Script:
+    """These bytes at once, and then nothing."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(data)
+        await wire.closing.wait()
+
+    return script
+
+
 def drip(data: bytes, every_s: float) -> Script:
     """One byte at a time."""
 

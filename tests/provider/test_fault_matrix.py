@@ -48,6 +48,7 @@ from tests.provider.fault_server import (
     raw,
     reply,
     serving,
+    then_hang,
     then_reset,
 )
 
@@ -140,6 +141,8 @@ CASES = [
     Case("N10", raw(http(b"no gzip", "Content-Encoding: gzip", length=7)), AnswerUnusable, "truncated_body", YES),
     Case("N10", raw(http(PACKED, "Content-Encoding: gzip", length=len(PACKED))), None),
     Case("N11", drip(http(OK_BODY, length=len(OK_BODY)), 0.02), TransientError, "timeout", MAYBE, SHORT),
+    Case("N11 N12", then_hang(http(OK_BODY[:60], length=len(OK_BODY))), TransientError, "timeout", MAYBE, SHORT),
+    Case("N12", then_hang(b"HTTP/1.1 429 Slow\r\nContent-Length: 9\r\n\r\n"), RateLimited, "rate_limited", NO, SHORT),
     Case("N12 N13", hang, TransientError, "timeout", MAYBE, SHORT),
     Case("N17", raw(b"\x16\x03\x01 garbage\r\n\r\n"), TransientError, "bad_http", MAYBE),
     Case("N17", raw(b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 9_000 + b"\r\n\r\n"), TransientError, "bad_http", MAYBE),

@@ -34,10 +34,10 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
     kinds = [kinds] if isinstance(kinds, str) else kinds
     return (
         any(isinstance(value, TYPES[kind]) and (kind == "boolean" or value is not True) for kind in kinds)
-        and value in schema.get("enum", [value])
-        and value == schema.get("const", value)
+        and bool(value in schema.get("enum", [value]))
+        and bool(value == schema.get("const", value))
         and all(fits(value, part, root) for part in schema.get("allOf", []))
-        and any(fits(value, part, root) for part in schema.get("anyOf", [{}]))
+        and ("anyOf" not in schema or any(fits(value, part, root) for part in schema["anyOf"]))
         and (not isinstance(value, int | float) or fits_number(value, schema))
         and (not isinstance(value, str) or schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 9999))
         and (not isinstance(value, list) or fits_array(value, schema, root))
@@ -46,9 +46,8 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
 
 
 def fits_number(value: float, schema: dict[str, Any]) -> bool:
-    return (
-        schema.get("minimum", value) <= value <= schema.get("maximum", value)
-        and schema.get("exclusiveMinimum", value - 1) < value
+    return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value)) and bool(
+        schema.get("exclusiveMinimum", value - 1) < value
     )
 
 

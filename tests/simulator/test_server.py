@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import signal
 import subprocess
@@ -58,7 +59,7 @@ async def running(**settings: Any) -> AsyncIterator[Client]:
 def adds_up(stats: dict[str, Any]) -> bool:
     spoiled = sum(entry["billed"] for entry in stats["billed_by_fault"].values())
     ended = stats["answers"] + sum(stats["by_fault"].values()) + sum(stats["refused"].values())
-    return (
+    return bool(
         stats["requests"] == ended + stats["in_flight"]
         and stats["billed"] == stats["answers"] + spoiled
         and stats["total_tokens"] == stats["prompt_tokens"] + stats["completion_tokens"]
@@ -181,7 +182,7 @@ async def test_more_in_flight_than_allowed_are_refused() -> None:
         assert (await client.stats())["max_in_flight"] == 4
 
 
-async def sent(client: Client, body: Any) -> str:
+async def sent(client: Client, body: Any, *, patience_s: float = 20) -> str:
     """How one request ended, in a word."""
     try:
         async with client.session.post(
@@ -189,7 +190,7 @@ async def sent(client: Client, body: Any) -> str:
             data=orjson.dumps(body),
             allow_redirects=False,
             headers={"Authorization": "Bearer canary"},
-            timeout=aiohttp.ClientTimeout(total=0.3 if "hang" in str(client.simulator._settings.faults) else 20),
+            timeout=aiohttp.ClientTimeout(total=patience_s),
         ) as reply:
             raw = await reply.read()
             return f"{reply.status} {reply.headers['x-simulator']} {len(raw)} {raw[:60_000]!r}"
@@ -200,7 +201,7 @@ async def sent(client: Client, body: Any) -> str:
 @pytest.mark.parametrize("kind", list(FAULTS))
 async def test_every_fault_is_sent_counted_and_billed_as_its_table_says(kind: str) -> None:
     async with running(faults={kind: 1.0}) as client:
-        end = await sent(client, chat())
+        end = await sent(client, chat(), patience_s=0.3 if kind == "hang" else 20)
         while (await client.stats())["in_flight"]:
             await asyncio.sleep(0.01)
         stats = await client.stats()
@@ -252,6 +253,15 @@ async def test_a_spoiled_body_reads_as_json_or_does_not(kind: str, reads: bool) 
             assert not reads
         else:
             assert reads
+
+
+async def test_a_bomb_is_one_good_gzip_file_of_200_mb() -> None:
+    async with running(faults={"gzip_bomb": 1.0}) as client:
+        async with client.session.post(client.root + "/v1/chat/completions", json=chat()) as reply:
+            packed = await reply.read()
+        opened = gzip.decompress(packed)
+        assert len(packed) < 300_000 < 200_000_000 < len(opened)
+        assert orjson.loads(opened.lstrip())["choices"]
 
 
 async def fates(bodies: list[dict[str, Any]], concurrency: int, rounds: int) -> tuple[Counter[str], dict[str, Any]]:

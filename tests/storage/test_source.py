@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -21,6 +21,7 @@ from pipeline.storage.ids import find_offenders
 from pipeline.storage.source import Selection, Source
 
 Write = Callable[..., str]
+Quoting = Literal[0, 1, 2]  # minimal, all, non-numeric of the csv module
 
 
 @pytest.fixture
@@ -54,6 +55,15 @@ def refused(path: str, **selection: Any) -> str:
         source.count()
         table(source)
     return str(caught.value)
+
+
+def save(frame: pl.DataFrame, path: str) -> None:
+    if path.endswith(".csv"):
+        frame.write_csv(path)
+    elif path.endswith(".parquet"):
+        frame.write_parquet(path)
+    else:
+        frame.write_ndjson(path)
 
 
 # -- CSV: what stands in the file comes out
@@ -104,9 +114,12 @@ def test_the_format_can_be_said(write: Write) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text(' "\n\r,;\tab\ufeff\0é', max_size=6)
 
 
+QUOTINGS: list[Quoting] = [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]
+
+
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[list[list[str]], int, str, str]:
-    quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+def tables(draw: st.DrawFn) -> tuple[list[list[str]], Quoting, str, str]:
+    quoting: Quoting = draw(st.sampled_from(QUOTINGS))
     line_end = draw(st.sampled_from(["\r\n", "\n"]))
     width = draw(st.integers(1, 4))
     rows = draw(st.lists(st.lists(TEXT, min_size=width, max_size=width), max_size=12))
@@ -118,12 +131,12 @@ def tables(draw: st.DrawFn) -> tuple[list[list[str]], int, str, str]:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(given_table=tables(), chunk_bytes=st.sampled_from([1, 2, 3, 7, 16, 50, 1 << 20]), start=st.integers(0, 13))
 def test_any_table_that_python_writes_reads_back_at_any_chunk_size(
-    tmp_path: Path, given_table: tuple[list[list[str]], int, str, str], chunk_bytes: int, start: int
+    tmp_path: Path, given_table: tuple[list[list[str]], Quoting, str, str], chunk_bytes: int, start: int
 ) -> None:
     rows, quoting, line_end, separator = given_table
     width = len(rows[0]) if rows else 1
     out = io.StringIO(newline="")
-    writer = csv.writer(out, quoting=quoting, lineterminator=line_end, delimiter=separator)  # type: ignore[call-overload]
+    writer = csv.writer(out, quoting=quoting, lineterminator=line_end, delimiter=separator)
     writer.writerow([f"c{i}" for i in range(width)])
     writer.writerows(rows)
     path = tmp_path / "a.csv"
@@ -271,7 +284,8 @@ def test_a_glob_reads_its_files_in_sorted_order(write: Write) -> None:
     source = Source(Selection(("p*.csv",)))
     assert source.files == ("p1.csv", "p2.csv")
     assert [row for f in source.frames(["a", "b"]) for row in f.rows()] == [("1", "2"), ("3", "4")]
-    assert "named twice" in str(pytest.raises(InputError, Source, Selection(("p*.csv", "p1.csv"))).value)
+    with pytest.raises(InputError, match=r"p1\.csv is named twice"):
+        Source(Selection(("p*.csv", "p1.csv")))
 
 
 def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(write: Write) -> None:
@@ -297,7 +311,7 @@ def test_files_of_different_columns_are_refused_by_name(write: Write) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
 def test_an_address_reads_as_the_file_behind_it_does(write: Write, tmp_path: Path, name: str) -> None:
     frame = pl.DataFrame({"id": ["007", "8"], "text": ["a", "é, \n"]})
-    {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[name[2:]](name)
+    save(frame, name)
     source = opened(f"file://{tmp_path}/{name}", id="id")
     source.check_ids()
     assert table(source) == frame.rows()
@@ -333,7 +347,6 @@ def test_a_column_that_is_no_plain_value_is_refused_by_name_and_type(write: Writ
 
 @pytest.mark.fault("D15")
 def test_typed_cells_become_plain_values(write: Write) -> None:
-    utc = dt.timezone.utc
     frame = pl.DataFrame(
         {
             "i": pl.Series([1, None], dtype=pl.Int8),
@@ -343,7 +356,7 @@ def test_typed_cells_become_plain_values(write: Write) -> None:
             "b": [True, None],
             "d": [dt.date(2024, 2, 29), None],
             "t": [dt.datetime(2024, 2, 29, 1, 2, 3), None],
-            "z": [dt.datetime(2024, 2, 29, 1, 2, 3, 500_000, tzinfo=utc), None],
+            "z": [dt.datetime(2024, 2, 29, 1, 2, 3, 500_000, tzinfo=dt.UTC), None],
             "c": [dt.time(1, 2, 3), None],
             "u": [dt.timedelta(hours=25), None],
             "m": [decimal.Decimal("1.50"), None],
@@ -457,7 +470,7 @@ def test_where_limit_and_start_choose_the_rows_that_a_full_read_has_there(
     for number in range(files):
         frame = pl.DataFrame({"id": [f"{number}-{i}" for i in range(15)], "n": [str(i * 7 % 41) for i in range(15)]})
         path = str(tmp_path / f"{number}{name}")
-        {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[name[2:]](path)
+        save(frame, path)
         every += frame.rows()
     where = f"cast(n as int) >= {cut}" if filtered else None
     expected = [row for row in every if not filtered or int(row[1]) >= cut][:limit]
@@ -525,7 +538,7 @@ def test_wide_parquet_rows_come_in_short_slices(write: Write, monkeypatch: pytes
         lambda data: b"",
         lambda data: b"id,text\n1,2\n",
         lambda data: data[:-100],
-        lambda data: data[:200] + bytes(200) + data[400:],
+        lambda data: data[:8] + bytes(range(256)) * 8 + data[2056:],
     ],
 )
 def test_damaged_parquet_is_refused(write: Write, damage: Callable[[bytes], bytes]) -> None:

@@ -1,0 +1,26 @@
+"""Where things lie in a checkpoint folder."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.storage.journal import segment_name
+
+
+class Layout:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.lock = os.path.join(folder, "LOCK")
+        self.job = os.path.join(folder, "job.json")
+        self.journal = os.path.join(folder, "journal")
+        self.parts = os.path.join(folder, "parts")
+        self.quarantine = os.path.join(folder, "quarantine")
+        self.ballast = os.path.join(folder, "ballast")
+        self.heartbeat = os.path.join(folder, "status.json")
+        self.keys = os.path.join(folder, "keys.bin")
+
+    def segment(self, number: int) -> str:
+        return os.path.join(self.journal, segment_name(number))
+
+    def part(self, name: str) -> str:
+        return os.path.join(self.parts, name)
