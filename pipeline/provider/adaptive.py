@@ -25,6 +25,9 @@ FASTEST = 0.2
 CALM_S = 3.0
 """Refusals closer together than this belong to one trouble: the guess was much too high."""
 
+RECENT = 0.8
+"""Share of the rate just before a refusal that is taken for granted; the rest may have come out of a bucket."""
+
 SLIP_S = 10.0
 """Refusals under configured limits further apart than this change nothing."""
 
@@ -113,7 +116,7 @@ class Rate:
     """Calls per second that seem to pass; None until the first refusal. ``known``: limits are configured, so that a
     refusal is rather a slip than news."""
 
-    __slots__ = ("_climb", "_cut_s", "_full_s", "known", "per_s", "sent")
+    __slots__ = ("_climb", "_cut_s", "_full_s", "_last_minute", "_look_s", "_minute", "known", "per_s", "sent")
 
     def __init__(self, *, known: bool = False) -> None:
         self.known = known
@@ -122,11 +125,17 @@ class Rate:
         self._climb = Climb()
         self._cut_s = float("-inf")
         self._full_s: float | None = None  # when the allowance was last seen exhausted
+        self._minute: float | None = None  # calls that a minute lets through, when it is known to count by the minute
+        self._look_s = 0.0
+        self._last_minute = 0.0
 
     def climb(self, now: float) -> None:
         """A call was held back by this rate alone: try a little more."""
-        if self.per_s is not None:
-            self.per_s *= self._climb.factor(now)
+        if self.per_s is None:
+            return
+        self.per_s *= self._climb.factor(now)
+        if self._minute is not None:
+            self._near_the_wall(now, self._minute)
 
     def refused(self, now: float, sent_s: float) -> None:
         """Learn from a refusal, unless it is the echo of a call sent before the last lesson."""
@@ -137,6 +146,8 @@ class Rate:
         if not self.known or (last is not None and now - last < SLIP_S):
             self._settle(now, self._passes(now))
         self._full_s = now
+        if self._minute is not None:
+            self._minute = min(self._minute, self.sent.between(now - 60.0, now))
 
     def reopened(self, now: float, last_refusal_s: float) -> None:
         """The endpoint was shut for many seconds, so it counts by the minute: what passed in one is the allowance."""
@@ -145,6 +156,7 @@ class Rate:
         passed = self.sent.between(now - 60.0 - doubt_s, now)
         if passed >= 1.0:
             self._settle(now, passed / 60.0)
+            self._minute = passed
         self._cut_s = self._full_s = now
 
     def opened(self, now: float) -> None:
@@ -152,13 +164,25 @@ class Rate:
         self._climb.restart(now)
         self._cut_s = max(self._cut_s, now)
 
+    def _near_the_wall(self, now: float, minute: float) -> None:
+        """A minute's allowance gives no sign until it is used up, and then refuses all that is under way: come slowly."""
+        assert self.per_s is not None
+        if now - self._look_s >= 0.5:
+            self._look_s = now
+            self._last_minute = self.sent.between(now - 60.0, now)
+        if self._last_minute > 1.03 * minute:
+            self._minute = None  # it has grown
+        elif self._last_minute > 0.97 * minute:
+            self.per_s = min(self.per_s, 1.2 * minute / 60)
+
     def _passes(self, now: float) -> float:
         """Calls per second that the endpoint lets through, as far as a refusal now can tell."""
         since = self._full_s
         if since is not None and CALM_S <= now - since <= 120.0:
             passed = self.sent.between(since, now)
             if passed >= _ENOUGH:
-                return passed / (now - since)
+                # Far more of late than on the whole: the allowance has grown in between.
+                return max(passed / (now - since), RECENT * self.sent.per_s(now, 2.0))
         if self.per_s is not None:
             return self.per_s * (0.75 if since is not None and now - since < CALM_S else 0.95) / KEEP
         going = self.sent.per_s(now, 2.0)

@@ -26,7 +26,7 @@ BELIEVED_S = 120.0
 _HABIT_S = 30.0
 """Told twice the same and at least this: a habit."""
 
-_FIRST_PAUSE_S = 0.5
+_FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 4.0
 """Our own waits between probes double up to this in the first minute; later four times as long."""
 

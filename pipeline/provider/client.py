@@ -87,7 +87,7 @@ class Client:
             ),
             headers=self._headers,
             timeout=self._timeout,
-            
+            cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,  # an environment's proxy or netrc would see, or replace, the key
             proxy=self._proxy,
         )

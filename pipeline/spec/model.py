@@ -25,6 +25,9 @@ def _job_name(name: str) -> str:
     return name
 
 
+JobName = Annotated[Words, AfterValidator(_job_name)]
+
+
 def _encoding(name: str) -> str:
     try:
         known = bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and codecs.lookup(name)._is_text_encoding
@@ -142,9 +145,7 @@ class OutputSpec(Block):
 class JobSpec(Block):
     """One job, complete."""
 
-    name: Annotated[Words, AfterValidator(_job_name)] = Field(
-        description="Name of the job; the file's name without its suffix when not given."
-    )
+    name: JobName = Field(description="Name of the job; the file's name without its suffix when not given.")
     input: InputSpec = Field(description="Where the rows are.")
     prompt: PromptSpec = Field(description="What each row is made into.")
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")

@@ -42,7 +42,9 @@ class _Composer(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _refused("has an alias or an anchor, which a spec may not use; put a text with * or & in quotes", event)
+            raise _refused(
+                "has an alias or an anchor, which a spec may not use; put a text with * or & in quotes", event
+            )
         if event.tag is not None:
             raise _refused("has a tag, which a spec may not use; put a text that begins with ! in quotes", event)
         if self.depth >= MAX_DEPTH:
@@ -159,7 +161,7 @@ def _at(document: Document, path: KeyPath, place: Place) -> Place:
     return Place(place.origin, document.place(path).shown or "the spec", place.order)
 
 
-def _scalar(document: Document, node: yaml.ScalarNode, path: KeyPath) -> Any:
+def _scalar(document: Document, node: Any, path: KeyPath) -> Any:
     try:
         value = plain(node.value) if node.style is None else node.value
     except ValueError as error:

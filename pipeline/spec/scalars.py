@@ -1,8 +1,8 @@
 """What a plain (unquoted) scalar is.
 
 YAML 1.1, which PyYAML speaks, reads some words as what nobody meant: ``no`` is false, ``010`` is 8, ``12:30:45`` is
-45045, and ``1e3`` is text. So this table takes the forms on which all YAML readers agree, ``1e3`` as the number it looks
-like, and marks the disputed ones as a ``Trap``.
+45045, and ``1e3`` is text. So this table takes the forms on which all YAML readers agree, ``1e3`` as the number that it
+looks like, and marks the disputed ones as a ``Trap``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_FINITE: Final = re.compile(r"(?i)[-+]?\.(?:inf|nan)")
 _LONGEST_NUMBER: Final = 64  # past this a number is an accident, and int() of 5000 digits raises
 
 
-def plain(text: str) -> None | bool | int | float | str | Trap:
+def plain(text: str) -> bool | int | float | str | Trap | None:
     """Raises ValueError, with words for the user, for a number that cannot be sent as JSON."""
     if text in _NULL:
         return None
@@ -40,7 +40,9 @@ def plain(text: str) -> None | bool | int | float | str | Trap:
         return _BOOL[text]
     if _INT.fullmatch(text):
         if len(text) > _LONGEST_NUMBER or not _LEAST_INT <= int(text) <= _MOST_INT:
-            raise ValueError(f"is a number of {len(text)} digits, which JSON cannot carry; put it in quotes if it is text")
+            raise ValueError(
+                f"is a number of {len(text)} digits, which JSON cannot carry; put it in quotes if it is text"
+            )
         return int(text)
     if _FLOAT.fullmatch(text):
         value = float(text)

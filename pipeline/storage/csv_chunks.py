@@ -124,7 +124,7 @@ class Chunks:
         """The lines at the front that surely end; none when none does yet."""
         prefix = buffer[: buffer.rfind(b"\n") + 1]
         outside = self._grammar.outside(prefix)
-        if not self._grammar.opening.search(outside):
+        if b'"' not in outside or not self._grammar.opening.search(outside):
             return self._decodable(Chunk(prefix, outside, line))
         end = opening = 0
         for match in self._grammar.token.finditer(prefix):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import polars as pl
 
@@ -127,16 +128,22 @@ class CsvTable:
         raw, outside, blank = chunk.raw, chunk.outside, 0
         if b'"' in outside or (b"\r" in outside and outside.count(b"\r") != outside.count(b"\r\n")):
             raw = self._grammar.quote_odd_cells(raw)
-        if outside.startswith((b"\n", b"\r\n")) or b"\n\n" in outside or (b"\r" in outside and b"\n\r\n" in outside):
+        rows = self._rows_of(outside)
+        if rows is None or (len(self._names) == 1 and _BLANK.search(outside)):
             outside, blank = _BLANK.subn(b"", outside)
             raw = self._grammar.blank.sub(lambda m: m[0] if m[0].startswith(b'"') else b"", raw)
-        shape = outside.translate(None, self._grammar.noise)
-        rows = len(shape) // len(self._shape)
-        if shape != self._shape * rows:
+            rows = self._rows_of(outside)
+        if rows is None:
             self._refuse_ragged(chunk, outside)
         return raw, rows, blank
 
-    def _refuse_ragged(self, chunk: Chunk, outside: bytes) -> None:
+    def _rows_of(self, outside: bytes) -> int | None:
+        """Rows, if every line has as many separators as the header; a blank line has as many in a single column."""
+        shape = outside.translate(None, self._grammar.noise)
+        rows = len(shape) // len(self._shape)
+        return rows
+
+    def _refuse_ragged(self, chunk: Chunk, outside: bytes) -> NoReturn:
         wanted = len(self._names)
         lines = outside.split(b"\n")
         row, cells = next(

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import count, repeat
 
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.records import Row
+from pipeline.records import Row, Value
 from pipeline.storage import cells
 from pipeline.storage.blocks import BLOCK_BYTES, Table, is_remote
 from pipeline.storage.ids import SHOWN, find_offenders
@@ -216,14 +215,14 @@ class Source:
 def _to_rows(frame: pl.DataFrame, names: list[str], has_id: bool, ordinal: int, height: int) -> list[Row]:
     columns = [frame[name].to_list() for name in names]
     ids = frame[_PLACE].to_list() if has_id else [None] * height
+    fields: Iterable[dict[str, Value]]
     if len(names) == 1:
-        name = names[0]
-        return [Row(i, key, {name: value}) for i, key, value in zip(count(ordinal), ids, columns[0])]
-    values = zip(*columns, strict=True) if columns else repeat((), height)
-    return [
-        Row(i, key, dict(zip(names, cells_of_row, strict=True)))
-        for i, key, cells_of_row in zip(count(ordinal), ids, values)
-    ]
+        fields = ({names[0]: value} for value in columns[0])
+    elif names:
+        fields = (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+    else:
+        fields = ({} for _ in ids)
+    return list(map(Row, range(ordinal, ordinal + height), ids, fields))
 
 
 def _stamp(path: str) -> tuple[str, int, int]:

@@ -101,11 +101,13 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
 
 
 async def test_a_cookie_is_not_sent_back() -> None:
-    async with serving(reply(headers={"Set-Cookie": "a=b"})) as server:
-        # by name: for a bare address no cookie jar keeps any
-        async with client(server.base_url.replace("127.0.0.1", "localhost")) as sender:
-            await sender.send(CALL)
-            await sender.send(CALL)
+    # by name: for a bare address no cookie jar keeps any
+    async with (
+        serving(reply(headers={"Set-Cookie": "a=b"})) as server,
+        client(server.base_url.replace("127.0.0.1", "localhost")) as sender,
+    ):
+        await sender.send(CALL)
+        await sender.send(CALL)
     assert b"cookie" not in server.heads[1].lower()
 
 

@@ -290,6 +290,22 @@ async def test_who_gets_which_fault_depends_on_seed_body_and_count_and_on_nothin
     assert 0.25 < sum(stats["by_fault"].values()) / stats["requests"] < 0.55
 
 
+async def test_another_seed_is_another_fate() -> None:
+    statuses = []
+    for seed in (1, 2):
+        async with running(faults={"server_error": 0.5}, seed=seed) as client:
+            statuses.append([(await client.post(chat(str(n))))[0] for n in range(30)])
+    assert statuses[0] != statuses[1]
+    assert {500, 200} == set(statuses[0]) == set(statuses[1])
+
+
+async def test_a_429_by_chance_takes_no_place() -> None:
+    async with running(faults={"rate_limited": 1.0}, requests_per_minute=1) as client:
+        assert [(await client.post(chat()))[0] for _ in range(3)] == [429] * 3
+        stats = await client.stats()
+        assert (stats["by_fault"], stats["refused"]) == ({"rate_limited": 3}, {})
+
+
 async def test_a_refused_request_meets_the_same_fate_later() -> None:
     """A limit must not shift which request gets which fault, or a run under limits could not be repeated."""
     free, narrow = Counter[str](), Counter[str]()
