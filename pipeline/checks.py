@@ -35,10 +35,6 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
 
 def check_folder(job: Job) -> str:
     """The output folder can be ours. Raises CheckpointError."""
-    folder = os.path.join(job.folder, CHECKPOINT)
-    found = checkpoints.read_job(Files(), Layout(folder))
-    if found is not None and found.name != job.spec.name:
-        raise checkpoints.of_another_job(job.folder, found.name, job.spec.name)
     existing = job.folder
     while not os.path.isdir(existing):
         if os.path.lexists(existing):
@@ -46,4 +42,8 @@ def check_folder(job: Job) -> str:
         existing = os.path.dirname(existing) or "."
     if not os.access(existing, os.W_OK | os.X_OK):
         raise CheckpointError(f"{existing} is not writable; make it so, or name another folder in `output:`")
+    folder = os.path.join(job.folder, CHECKPOINT)
+    found = checkpoints.read_job(Files(), Layout(folder))
+    if found is not None and found.name != job.spec.name:
+        raise checkpoints.of_another_job(job.folder, found.name, job.spec.name)
     return f"{job.folder}, {'resumes what is there' if found else 'new'}"

@@ -250,16 +250,14 @@ class _OneRun:
 
     def _finish(self, known: _Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
-        statuses: dict[str, int] = {"pending": known.rows}
-        failures: dict[str, int] = {}
-        transient = 0
-        standing = None
-        if len(known.keys) == known.rows:
-            standing, _ = stand(known.keys, snapshot)
-            statuses, failures, transient = _count(standing.table)
-            complete = complete and not statuses.get("pending")
+        standing, _ = stand(known.keys, snapshot)
+        statuses, failures, transient = _count(standing.table)
+        unseen = known.rows - len(known.keys)  # a fresh job that was stopped has not looked at its last rows
+        if unseen:
+            statuses["pending"] = statuses.get("pending", 0) + unseen
+        complete = complete and not statuses.get("pending")
         summary = self._summary(known, reason, snapshot.totals(), sent, statuses, failures)
-        if complete and standing is not None:
+        if complete:
             summary = self._publish(known, snapshot, standing, summary, transient)
         summary.write(self.files)
         self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from pipeline.spec.block import Block
 from pipeline.spec.document import KeyPath, join, label
-from pipeline.spec.model import JobSpec
+from pipeline.spec.model import JobSpec, ModelSpec
 
 # fmt: off
 # The chat request fields that the gateway's own client accepts.
@@ -56,10 +56,13 @@ _OTHER_NAMES: Final = {
 }
 _ALIASES: Final = {alias: target for target, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
 
+_PARAMS: Final = ModelSpec.model_fields["params"]  # no key of the file: it gathers the free ones
+
 
 def keys_of(block: type[Block]) -> dict[str, type[Block] | None]:
     """The keys as a user writes them, each with the block it opens."""
-    return {field.alias or name: _block_in(field.annotation) for name, field in block.model_fields.items()}
+    fields = block.model_fields.items()
+    return {field.alias or name: _block_in(field.annotation) for name, field in fields if field is not _PARAMS}
 
 
 def _block_in(annotation: Any) -> type[Block] | None:
@@ -83,7 +86,6 @@ def _all_keys() -> dict[str, str]:
     for top, block in keys_of(JobSpec).items():
         for key in keys_of(block) if block is not None else ():
             found.setdefault(key, f"{top}.{key}")
-    del found["params"]  # no key of the file
     return found
 
 

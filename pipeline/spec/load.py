@@ -12,10 +12,10 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import SpecError
 from pipeline.spec.document import Document, KeyPath, Place, Trap, quoted, shown
-from pipeline.spec.hints import block_at, likely, param_problem, unknown_key
+from pipeline.spec.hints import block_at, keys_of, likely, param_problem, unknown_key
 from pipeline.spec.model import USER_MISSING, JobSpec
 from pipeline.spec.read import read
-from pipeline.spec.secrets import REFUSED, looks_like_key, names_a_key
+from pipeline.spec.secrets import REFUSED, looks_like_key, names_a_key, refusal
 from pipeline.spec.shape import drop_empty_blocks, expand, override
 
 _MOST_BYTES: Final = 1 << 20
@@ -115,7 +115,9 @@ def _refuse_keys(document: Document) -> None:
             continue  # these two have words of their own
         prose = path[0] == "prompt"
         name = next((key for key in reversed(path) if isinstance(key, str)), "")
-        if looks_like_key(value, prose=prose) or (not prose and names_a_key(name, value)):
+        if problem := refusal(value, prose=prose):
+            document.complain(path, problem)
+        elif not prose and names_a_key(name, value):
             document.complain(path, f"holds what looks like a key; {REFUSED}")
 
 
@@ -187,6 +189,8 @@ def _translate(document: Document, errors: list[ErrorDetails]) -> None:
 
 def _words(path: KeyPath, kind: str, error: ErrorDetails) -> str:
     value, limits = error["input"], error.get("ctx", {})
+    if value is None and path in _MISSING:
+        kind = "missing"
     # A string in this block may be a key in the wrong line.
     seen = "this" if path[:1] == ("endpoint",) and isinstance(value, str) else shown(value)
     match kind:
@@ -240,4 +244,4 @@ def _unquoted(value: object) -> str:
 
 def _keys_in(path: KeyPath) -> str:
     block = block_at(path)
-    return f" ({', '.join(block.model_fields)})" if block is not None else ""
+    return f" ({', '.join(keys_of(block))})" if block is not None else ""

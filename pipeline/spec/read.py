@@ -24,7 +24,7 @@ _CURES: Final = (
     ("could not find expected ':'", "has a key without ': ' here, or a text that goes on unindented"),
     ("found unexpected end of stream", "has a quote here that is never closed"),
     ("found unexpected document separator", "has a quote here that is never closed"),
-    ("expected a single document", "is a second document (---); a spec is one document"),
+    ("found another document", "is a second document (---); a spec is one document"),
     ("expected <block end>", "does not fit the lines before it; check the indentation, and put text in quotes whole"),
     ("expected ',' or", "has a bracket that is not closed, or a comma missing; check the brackets"),
     ("cannot start any token", "has a value that begins with a special character; put it in quotes"),
@@ -116,7 +116,10 @@ def _value(document: Document, node: yaml.Node, path: KeyPath) -> Any:
     return _scalar(document, node, path)
 
 
-def _mapping(document: Document, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+def _mapping(document: Document, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any] | str:
+    if any(isinstance(key_node, yaml.MappingNode) for key_node, _ in node.value):
+        document.complain(path, _OPENING_BRACES)
+        return "{{ }}"  # text is what was meant, and what the later stages see
     found: dict[str, Any] = {}
     for key_node, value_node in node.value:
         place = Place(_line(key_node), "", key_node.start_mark.line + 1)
@@ -139,9 +142,7 @@ def _mapping(document: Document, node: yaml.MappingNode, path: KeyPath) -> dict[
 
 def _key(document: Document, node: yaml.Node, path: KeyPath, place: Place) -> str | None:
     if not isinstance(node, yaml.ScalarNode):
-        braces = isinstance(node, yaml.MappingNode)
-        text = _OPENING_BRACES if braces else "has a list as a key; a key is a word"
-        document.complain(path, text, place=_at(document, path, place))
+        document.complain(path, "has a list as a key; a key is a word", place=_at(document, path, place))
         return None
     try:
         key = plain(node.value) if node.style is None else node.value
@@ -169,4 +170,5 @@ def _scalar(document: Document, node: Any, path: KeyPath) -> Any:
         return None
     if isinstance(value, str) and (wrong := flaw(value)):
         document.complain(path, wrong)
+        return "(text)"  # so that the later stages do not find it missing
     return value

@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 REFUSED: Final = "a key in a spec is refused; name an environment variable in endpoint.api_key_env"
+PASSWORD_REFUSED: Final = "has a user name or a password in its address; a password in a spec is refused, remove it"
 
 _SK: Final = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}")
 _KNOWN: Final = re.compile(
@@ -34,6 +35,15 @@ def looks_like_key(text: str, *, prose: bool = False) -> bool:
     if _KNOWN.search(text) or _BEARER.search(text) or _PASSWORD_IN_URL.search(text):
         return True
     return any(is_random(match.group(1)) for match in _NAMED.finditer(text))
+
+
+def refusal(text: str, *, prose: bool = False) -> str | None:
+    """Why a value is refused, in words that do not show it; None when it is harmless."""
+    if not looks_like_key(text, prose=prose):
+        return None
+    if _PASSWORD_IN_URL.search(text) and not _SK.search(text):
+        return PASSWORD_REFUSED
+    return f"holds what looks like a key; {REFUSED}"
 
 
 def is_random(text: str) -> bool:

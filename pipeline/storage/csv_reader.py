@@ -141,7 +141,7 @@ class CsvTable:
         """Rows, if every line has as many separators as the header; a blank line has as many in a single column."""
         shape = outside.translate(None, self._grammar.noise)
         rows = len(shape) // len(self._shape)
-        return rows
+        return rows if shape == self._shape * rows else None
 
     def _refuse_ragged(self, chunk: Chunk, outside: bytes) -> NoReturn:
         wanted = len(self._names)

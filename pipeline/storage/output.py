@@ -192,8 +192,11 @@ def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) ->
 
 def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
     """CSV with a header. ``guard_formulas`` puts an apostrophe before text that a spreadsheet would run."""
-    guard = pl.when(pl.col(pl.String).str.contains(_FORMULA)).then(pl.lit("'") + pl.col(pl.String))
-    guarded = guard.otherwise(pl.col(pl.String))
+    texts = [name for name, kind in join.schema(_ANSWER).items() if kind == pl.String]
+    guarded = [
+        pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
+        for name in texts
+    ]
 
     def pieces() -> Iterator[tuple[bytes, int]]:
         yield pl.DataFrame(schema=join.schema(_ANSWER)).write_csv().encode(), 0

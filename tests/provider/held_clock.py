@@ -9,19 +9,22 @@ import asyncio
 import random
 import selectors
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from pipeline.errors import RateLimited
-from pipeline.records import ApiCall, ApiReply, Billed, Send, Usage
+from pipeline.records import ApiCall, ApiReply, Send, Usage
 
 T = TypeVar("T")
+
+START_S = 1000.0
+"""What the clock shows at first."""
 
 
 class _Jumping(selectors.DefaultSelector):
     """Never waits: it moves the clock on by as long as it was told to wait."""
 
-    now = 1000.0
+    now = START_S
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
@@ -161,7 +164,7 @@ class Server:
 
     def used(self, start_s: float, end_s: float) -> float:
         """Cost admitted per minute between two times, counted from the clock's beginning."""
-        total = sum(cost for at, cost in self.accepted if start_s <= at - _Jumping.now < end_s)
+        total = sum(cost for at, cost in self.accepted if start_s <= at - START_S < end_s)
         return total * 60 / (end_s - start_s)
 
     @property
@@ -201,7 +204,3 @@ async def work_for(send: Send, span_s: float, workers: int, body: bytes = b"x" *
 
     await asyncio.gather(*(worker(number) for number in range(workers)))
     return faults
-
-
-__all__ = ["Billed", "Bucket", "Fixed", "HeldLoop", "Server", "Sliding", "clock", "held", "work", "work_for"]
-Awaiter = Callable[[], Awaitable[None]]

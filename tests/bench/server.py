@@ -1,0 +1,192 @@
+"""A chat endpoint that answers anything at once, so cheaply that it is never what a benchmark measures.
+
+``python -m tests.bench.server [--latency S]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells what
+came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet parts of
+the pipeline look smaller than they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+
+_new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+try:
+    import uvloop
+
+    _new_loop = uvloop.new_event_loop
+except ImportError:
+    pass
+
+REPLIES = 8_192
+ANSWER_CHARS = 230  # as the answers of the reference measurements
+WORDS = (
+    "the review says that a battery lasts two days while the screen is bright and clear although delivery took more "
+    "than one week so overall opinion stays good with some doubt about price and support after first repair"
+).split()
+
+
+def _http(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body
+
+
+def canned_replies(count: int) -> list[bytes]:
+    """Whole HTTP replies of about 600 bytes of JSON each; the same ones in every process."""
+    chosen = random.Random(7)
+    return [_http(_completion(number, " ".join(chosen.choices(WORDS, k=60))[:ANSWER_CHARS])) for number in range(count)]
+
+
+def _completion(number: int, answer: str) -> bytes:
+    message = {"role": "assistant", "content": answer, "refusal": None}
+    reply = {
+        "id": f"chatcmpl-canned{number:08d}",
+        "object": "chat.completion",
+        "created": 1_790_000_000,
+        "model": "canned",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 52,
+            "completion_tokens": 46,
+            "total_tokens": 98,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+        "system_fingerprint": None,
+    }
+    return json.dumps(reply).encode()
+
+
+class Tally:
+    """What the server has seen. Times are of the monotonic clock, which all processes of a machine share."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes_in = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.first_s: float | None = None  # the first request came
+        self.last_s: float | None = None  # the last reply left
+        self._cpu_before_s = time.process_time()
+
+    def members(self) -> dict[str, float | None]:
+        return {
+            "requests": self.requests,
+            "bytes_in": self.bytes_in,
+            "most_in_flight": self.most_in_flight,
+            "first_s": self.first_s,
+            "last_s": self.last_s,
+            "cpu_s": time.process_time() - self._cpu_before_s,
+        }
+
+
+class Desk:
+    """What all connections share."""
+
+    def __init__(self, latency_s: float) -> None:
+        self.latency_s = latency_s
+        self.replies = canned_replies(REPLIES)
+        self.tally = Tally()
+
+    def page(self, path: bytes) -> bytes | None:
+        """The reply to the bench itself; None for a path that is a model's."""
+        if path == b"/stats":
+            return _http(json.dumps(self.tally.members()).encode())
+        if path == b"/reset":
+            self.tally = Tally()
+            return _http(b"{}")
+        return None
+
+
+class Connection(asyncio.Protocol):
+    """Keep-alive HTTP/1.1 with Content-Length, one request after another."""
+
+    def __init__(self, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
+        self._desk = desk
+        self._loop = loop
+        self._held = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        held = self._held + data if self._held else data
+        while held:
+            head_end = held.find(b"\r\n\r\n")
+            if head_end < 0:
+                break
+            end = head_end + 4 + _content_length(held[:head_end])
+            if len(held) < end:
+                break
+            self._answer(held[:end])
+            held = held[end:]
+        self._held = held
+
+    def _answer(self, request: bytes) -> None:
+        if request.startswith(b"GET "):
+            page = self._desk.page(request.split(b" ", 2)[1])
+            if page is not None:
+                self._write(page)
+                return
+        tally = self._desk.tally
+        if tally.first_s is None:
+            tally.first_s = time.monotonic()
+        reply = self._desk.replies[tally.requests % REPLIES]
+        tally.requests += 1
+        tally.bytes_in += len(request)
+        tally.in_flight += 1
+        if tally.in_flight > tally.most_in_flight:
+            tally.most_in_flight = tally.in_flight
+        if self._desk.latency_s:
+            self._loop.call_later(self._desk.latency_s, self._reply, reply, tally)
+        else:
+            self._reply(reply, tally)
+
+    def _reply(self, reply: bytes, tally: Tally) -> None:
+        self._write(reply)
+        tally.in_flight -= 1
+        tally.last_s = time.monotonic()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+def _content_length(head: bytes) -> int:
+    at = head.find(b"Content-Length:")
+    if at < 0:
+        head = head.lower()
+        at = head.find(b"content-length:")
+    if at < 0:
+        return 0
+    line_end = head.find(b"\r\n", at)
+    return int(head[at + 15 : line_end if line_end > 0 else len(head)])
+
+
+async def serve(latency_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    desk = Desk(latency_s)
+    server = await loop.create_server(lambda: Connection(desk, loop), "127.0.0.1", 0, backlog=1_024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    parent_left = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), parent_left.set)
+    await parent_left.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.server")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="of every reply, in seconds")
+    latency_s: float = parser.parse_args().latency
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        runner.run(serve(latency_s))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""The same rows for both sides, and the two ways to send them: the bare loop, and the pipeline as its users run it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.bare import WORKERS
+from tests.bench.process import CannedServer, NotMeasured, Spent, spend, well
+from tests.bench.server import WORDS
+
+PROMPT_CHARS = 200
+
+_JOB = """\
+name: bench
+input: {{path: {table}, id: id}}
+prompt: "{{{{ text }}}}"
+model: canned
+endpoint: {{base_url: {base_url}, api_key_env: BENCH_KEY}}
+limits: {{concurrency: {concurrency}}}
+output: {folder}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchJob:
+    """A job file of so many rows, and the folder it fills."""
+
+    rows: int
+    file: Path
+    folder: Path
+
+    @property
+    def command(self) -> list[str]:
+        return ["run", str(self.file), "--quiet", "--no-progress"]
+
+    def bytes_left(self) -> int:
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+class Workplace:
+    """A folder that is thrown away afterwards. Tables are made once for each number of rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._jobs = 0
+        self._finished: dict[int, tuple[BenchJob, Spent]] = {}
+
+    def table(self, rows: int) -> Path:
+        path = self.folder / f"rows-{rows}.csv"
+        if not path.exists():
+            chosen = random.Random(rows)
+            with path.open("w", encoding="utf-8", newline="") as file:
+                out = csv.writer(file)
+                out.writerow(["id", "text"])
+                for number in range(rows):
+                    out.writerow([f"{number:08d}", " ".join(chosen.choices(WORDS, k=50))[:PROMPT_CHARS]])
+        return path
+
+    def job(self, rows: int, server: CannedServer, concurrency: int = WORKERS) -> BenchJob:
+        self._jobs += 1
+        folder = self.folder / f"job-{self._jobs}"
+        file = self.folder / f"job-{self._jobs}.yaml"
+        table = json.dumps(str(self.table(rows)))
+        text = _JOB.format(
+            table=table, base_url=server.base_url, concurrency=concurrency, folder=json.dumps(str(folder))
+        )
+        file.write_text(text, encoding="utf-8")
+        return BenchJob(rows, file, folder)
+
+    # -- the two sides ---------------------------------------------------------------------------------------------
+
+    def bare(self, rows: int, server: CannedServer) -> tuple[Spent, int]:
+        """What it spent, and the bytes of its results."""
+        target = self.folder / "bare.jsonl"
+        url = f"{server.base_url}/chat/completions"
+        command = [sys.executable, "-m", "tests.bench.bare", str(rows), url, str(self.table(rows)), str(target)]
+        server.reset()
+        spent = well(spend(command), "the bare loop")
+        _all_asked(server, rows, "the bare loop")
+        size = target.stat().st_size
+        target.unlink()
+        return spent, size
+
+    def pipeline(self, rows: int, server: CannedServer) -> Spent:
+        job = self.job(rows, server)
+        spent = self.run(job, server)
+        shutil.rmtree(job.folder)
+        return spent
+
+    def run(self, job: BenchJob, server: CannedServer) -> Spent:
+        """Run a job that nothing was sent of yet."""
+        server.reset()
+        spent = well(spend(pipeline_command(job.command)), "pipeline run")
+        _all_asked(server, job.rows, "pipeline run")
+        return spent
+
+    def run_again(self, job: BenchJob, server: CannedServer) -> tuple[Spent, int]:
+        """Run it as it stands: what that spent, and how many requests it sent."""
+        server.reset()
+        spent = well(spend(pipeline_command(job.command)), "pipeline run")
+        return spent, server.stats().requests
+
+    def run_killed(self, job: BenchJob, meanwhile: Callable[[int], None]) -> None:
+        code = spend(pipeline_command(job.command), meanwhile=meanwhile).code
+        if code != -9:
+            raise NotMeasured(f"the run that was to be killed half way ended before, with exit {code}")
+
+    def probed(self, job: BenchJob, server: CannedServer, *probes: str) -> dict[str, Any]:
+        """Run a fresh job with probes inside; what they saw."""
+        report = self.folder / "inside.json"
+        command = [sys.executable, "-m", "tests.bench.inside", str(report), *probes, "--", *job.command]
+        server.reset()
+        well(spend(command), "pipeline run with probes")
+        _all_asked(server, job.rows, "pipeline run with probes")
+        seen: dict[str, Any] = json.loads(report.read_text())
+        return seen
+
+    def finished(self, rows: int, server: CannedServer) -> tuple[BenchJob, Spent]:
+        """A job that has been run to its end; several measures share it."""
+        if rows not in self._finished:
+            job = self.job(rows, server)
+            self._finished[rows] = (job, self.run(job, server))
+        return self._finished[rows]
+
+
+def pipeline_command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "pipeline", *arguments]
+
+
+def _all_asked(server: CannedServer, rows: int, what: str) -> None:
+    requests = server.stats().requests
+    if requests != rows:
+        raise NotMeasured(f"{what} sent {requests} requests for {rows} rows, so its cost per request means nothing")
