@@ -62,6 +62,27 @@ class Job:
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
+        self._refuse_unkept_budget()
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens that one answer may have; None when the spec sets no cap."""
+        for name in ("max_completion_tokens", "max_tokens"):
+            cap = self.model.params.get(name)
+            if isinstance(cap, int):
+                return cap
+        return None
+
+    def _refuse_unkept_budget(self) -> None:
+        budget = self.spec.budget
+        if budget.usd is not None and not self.prices.known:
+            raise SpecError(
+                "budget.usd needs prices (input and output, or per_request): against an unknown price no budget can be kept"
+            )
+        if (budget.usd is not None or budget.tokens is not None) and self.max_output_tokens is None:
+            raise SpecError(
+                "budget needs model.max_tokens (or max_completion_tokens): without it nobody knows what one answer may cost"
+            )
 
     @property
     def used(self) -> Sequence[str]:

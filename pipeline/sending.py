@@ -11,10 +11,20 @@ from dataclasses import dataclass
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
 from pipeline.job import Job, Ready
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, Totals
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
-from pipeline.provider.ask import Address, Limits, Wire, ask, invalid, unexpected
+from pipeline.provider.ask import (
+    Address,
+    Limits,
+    Wire,
+    ask,
+    invalid,
+    money_purse,
+    token_purse,
+    unexpected,
+)
+from pipeline.provider.budget import Purse
 from pipeline.records import ApiReply, Outcome, Row, Status
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop, signals_to
@@ -89,7 +99,14 @@ class Sending:
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
         self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
-        self.wire = Wire(address_of(job, key), limits_of(job), self, self.pool.answer_awaited, lambda: stop.stopping)
+        self.wire = Wire(
+            address_of(job, key),
+            limits_of(job),
+            self,
+            self.pool.answer_awaited,
+            lambda: stop.stopping,
+            purses_of(job, ledger.before),
+        )
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -311,18 +328,30 @@ def address_of(job: Job, key: str | None) -> Address:
 
 def limits_of(job: Job) -> Limits:
     limits, retry = job.spec.limits, job.spec.retry
-    caps = [job.model.params.get(name) for name in ("max_completion_tokens", "max_tokens")]
     return Limits(
         limits.requests_per_minute,
         limits.tokens_per_minute,
         limits.input_tokens_per_minute,
         limits.output_tokens_per_minute,
         limits.concurrency,
-        next((cap for cap in caps if isinstance(cap, int)), None),
+        job.max_output_tokens,
         retry.max_attempts,
         retry.max_wait_s,
         retry.max_in_doubt,
     )
+
+
+def purses_of(job: Job, before: Totals) -> list[Purse]:
+    """The job's budget, less what earlier runs spent; none without a cap on answers (see ``Job``)."""
+    budget, cap = job.spec.budget, job.max_output_tokens
+    if cap is None:
+        return []
+    purses = []
+    if budget.tokens is not None:
+        purses.append(token_purse(budget.tokens, before, cap))
+    if budget.usd is not None:
+        purses.append(money_purse(budget.usd, before, cap, job.prices))
+    return purses
 
 
 def _soon(loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:

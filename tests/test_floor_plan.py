@@ -15,9 +15,9 @@ HOUSE = ROOT / "pipeline"
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"records"}),
-    frozenset({"errors"}),
+    frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
-    frozenset({"ledger", "prompts", "pool", "feed", "progress", "watch", "stop", "runlog", "spec", "simulator"}),
+    frozenset({"prompts", "pool", "feed", "progress", "watch", "stop", "runlog", "spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
     frozenset({"plan", "sending"}),
@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"},
-    "provider": {"ask"},
+    "provider": {"ask", "budget"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
 }

@@ -1,12 +1,12 @@
 """The wire's door: one row that is ready goes in, one outcome comes out.
 
-A call passes ``retry``, then ``limiter``, then the mark that it is being sent, then ``client``. What is wrong with a
+A call passes ``retry``, then the budget, then ``limiter``, then the mark that it is being sent, then ``client``. What is wrong with a
 row alone becomes its outcome; what is wrong with the run (RunBlocked, RunPaused) is raised, and the row stays pending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,10 +14,12 @@ from typing import Protocol, Self
 
 from pipeline import __version__
 from pipeline.errors import AnswerUnusable, ProviderError, RowRejected, RunPaused
+from pipeline.ledger import Prices, Totals
+from pipeline.provider.budget import Budget, Purse, tokens_of
 from pipeline.provider.client import Client
 from pipeline.provider.limiter import Limiter
 from pipeline.provider.retry import retry
-from pipeline.records import ApiCall, ApiReply, Billed, Completion, Exchange, Outcome, Row, Send, Status
+from pipeline.records import ApiCall, ApiReply, Billed, Completion, Exchange, Outcome, Row, Send, Status, Usage
 
 
 class Witness(Protocol):
@@ -58,6 +60,32 @@ class Limits:
     max_in_doubt: int
 
 
+def token_purse(limit: int, before: Totals, max_output_tokens: int) -> Purse:
+    """``before``: all earlier runs. An attempt of theirs that told no tokens counts as an answer of full length."""
+    spent = (before.usage.prompt_tokens or 0) + (before.usage.completion_tokens or 0)
+    prompt = _mean_prompt(before)
+    spent += round((before.maybe_billed + before.unreported) * (prompt + max_output_tokens))
+    return Purse("tokens", limit, spent, lambda call: len(call.body) + max_output_tokens, tokens_of)
+
+
+def money_purse(limit: float, before: Totals, max_output_tokens: int, prices: Prices) -> Purse:
+    """USD; the price must be known."""
+
+    def worst(prompt_tokens: int, requests: int = 1) -> float:
+        most = Usage(prompt_tokens, max_output_tokens * requests)
+        return prices.cost(most, requests) or 0.0
+
+    spent = prices.cost(before.usage, before.billed) or 0.0 if before.billed else 0.0
+    in_doubt = before.maybe_billed + before.unreported
+    spent += worst(round(_mean_prompt(before) * in_doubt), in_doubt)
+    return Purse("usd", limit, spent, lambda call: worst(len(call.body)), prices.cost)
+
+
+def _mean_prompt(before: Totals) -> float:
+    told = before.billed - before.unreported
+    return (before.usage.prompt_tokens or 0) / told if told > 0 else 0.0
+
+
 class Wire:
     """The way out: an async context manager, with the one ``send`` that all rows share."""
 
@@ -68,6 +96,7 @@ class Wire:
         witness: Witness,
         awaiting: Callable[[], AbstractContextManager[None]],
         stopping: Callable[[], bool],
+        purses: Sequence[Purse] = (),
     ) -> None:
         self._client = Client(
             base_url=address.base_url,
@@ -90,7 +119,7 @@ class Wire:
         )
         sent = marked(self._client.send, witness, awaiting, stopping)
         self.send: Send = retry(
-            self._limiter.limit(sent),
+            Budget(purses).keep(self._limiter.limit(sent)),
             max_attempts=limits.max_attempts,
             max_wait_s=limits.max_wait_s,
             max_in_doubt=limits.max_in_doubt,

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from pipeline.spec.block import Block, Positive
-from pipeline.spec.secrets import PASSWORD_REFUSED, REFUSED, is_random, looks_like_key
+from pipeline.spec.secrets import LOGIN_REFUSED, REFUSED, is_random, looks_like_key
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -42,7 +42,7 @@ def _url(text: str, example: str) -> SplitResult:
     if not text.isprintable() or " " in text:
         raise ValueError(f"has a blank or a control character in it; write an address such as {example}")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(PASSWORD_REFUSED)
+        raise ValueError(LOGIN_REFUSED)
     return parts
 
 

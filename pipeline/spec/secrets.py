@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 REFUSED: Final = "a key in a spec is refused; name an environment variable in endpoint.api_key_env"
-PASSWORD_REFUSED: Final = "has a user name or a password in its address; a password in a spec is refused, remove it"
+LOGIN_REFUSED: Final = "has a user name or a password in its address; a password in a spec is refused, remove it"
 
 _SK: Final = re.compile(r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{20,}")
 _KNOWN: Final = re.compile(
@@ -42,7 +42,7 @@ def refusal(text: str, *, prose: bool = False) -> str | None:
     if not looks_like_key(text, prose=prose):
         return None
     if _PASSWORD_IN_URL.search(text) and not _SK.search(text):
-        return PASSWORD_REFUSED
+        return LOGIN_REFUSED
     return f"holds what looks like a key; {REFUSED}"
 
 

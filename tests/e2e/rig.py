@@ -144,4 +144,3 @@ def new_job(tmp_path: Path) -> Callable[..., JobFolder]:
         return JobFolder(tmp_path, endpoint.base_url, **options)
 
     return make
-

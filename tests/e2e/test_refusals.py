@@ -63,9 +63,7 @@ def test_rows_that_all_fail_alike_end_the_run_early(simulate: Simulate, new_job:
 
 
 def test_an_endpoint_that_is_not_there_is_exit_4(new_job: NewJob) -> None:
-    job = new_job(
-        Endpoint("http://127.0.0.1:9/v1"), more={"retry": {"max_attempts": 2, "max_wait_s": 0.05}}
-    )
+    job = new_job(Endpoint("http://127.0.0.1:9/v1"), more={"retry": {"max_attempts": 2, "max_wait_s": 0.05}})
     job.number_of_rows(5)
     done = job.run()
     assert done.returncode == 4, done.stderr
@@ -80,7 +78,10 @@ def test_an_endpoint_that_is_not_there_is_exit_4(new_job: NewJob) -> None:
         ({"input": {"path": "in.csv", "id": "nope"}}, "nope"),
         ({"prompt": "{{ text"}, "template"),
         ({"modell": "x"}, "did you mean model"),
-        ({"endpoint": {"base_url": "https://example.invalid/v1", "api_key_env": "NOT_SET_ANYWHERE"}}, "NOT_SET_ANYWHERE"),
+        (
+            {"endpoint": {"base_url": "https://example.invalid/v1", "api_key_env": "NOT_SET_ANYWHERE"}},
+            "NOT_SET_ANYWHERE",
+        ),
         ({"output": "in.csv"}, "in.csv"),
     ],
 )

@@ -40,7 +40,9 @@ def test_a_killed_run_goes_on_and_pays_again_for_no_more_than_was_in_flight(
     assert set(results["status"]) == {"ok"}
     stats = endpoint.stats()
     assert stats["requests"] - 400 <= kills * 8
-    assert job.summary()["requests_maybe_billed"] == stats["requests"] - 400
+    # A mark may stand for a request that the kill kept from leaving; the count is never too low.
+    again = stats["requests"] - 400
+    assert again <= job.summary()["requests_maybe_billed"] <= again + kills * 8
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])

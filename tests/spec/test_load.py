@@ -198,8 +198,8 @@ BROKEN: list[tuple[str, int, list[str]]] = [
     ("prices: {cached_input: 3, per_request: 1}\n", 4, ["prices must have input and output"]),
     ("prices: {}\n", 4, ["prices must have input and output"]),
     ("prices: {per_request: -1}\n", 4, ["prices.per_request must be at least 0, not -1"]),
-    ("budget: {usd: 5}\n", 4, ["budget.usd is not supported yet", "null"]),
-    ("budget: {tokens: 5}\n", 4, ["budget.tokens is not supported yet", "null"]),
+    ("budget: {usd: -5}\n", 4, ["budget.usd must be greater than 0"]),
+    ("budget: {tokens: 0}\n", 4, ["budget.tokens must be greater than 0"]),
     ("answer:\n  fields: {a: number}\n", 4, ["answer is not supported yet"]),
     ("name: no\n", 4, ["name must be text, not false", 'put it in quotes: "no"']),
     ("name: 007\n", 4, ["name must be text, not 7 (octal)", '"007"']),
@@ -307,6 +307,7 @@ def test_a_broken_main_block_is_told_by_line_place_and_cure(tmp_path: Path, text
         ("metadata: {day: 2024-01-01}", ["model.metadata.day", "a date", "quotes"]),
         ("metadata: {seen: [.nan]}", ["model.metadata.seen[0]", "JSON cannot carry"]),
         ("logit_bias: {50256: -100}", ["model.logit_bias has the key", "quotes"]),
+        ("seed: 1e999", ["model.seed is a number too large"]),
         ("seed: 99999999999999999999", ["model.seed is a number of 20 digits"]),
         ("api_key: abc", ["model.api_key", "a key in a spec is refused"]),
         (f"metadata: {{note: 'token={KEY[8:]}'}}", ["model.metadata.note", "a key in a spec is refused"]),
@@ -336,7 +337,7 @@ def test_parameters_of_other_servers_pass_as_they_stand(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
-    text = "inptu: a.csv\nprompt: no\nmodel:\n  temprature: 1\nlimits:\n  concurrency: 0\n  rpn: 3\nbudget: {usd: 1}\n"
+    text = "inptu: a.csv\nprompt: no\nmodel:\n  temprature: 1\nlimits:\n  concurrency: 0\n  rpn: 3\nbudget: {usd: -1}\n"
     problems = refused(tmp_path, text, "retry.max_attempts=0")
     assert [problem.split(": ", 1)[1].split(" ")[0] for problem in problems] == [
         "inptu",
@@ -448,7 +449,7 @@ def test_an_override_mends_what_the_file_has_wrong(tmp_path: Path) -> None:
         ("limits.concurrency=[1", ["--set limits.concurrency", "no valid YAML"]),
         ("concurrency=8", ["--set concurrency", "did you mean limits.concurrency?"]),
         ("name=no", ["--set name: name must be text, not false", "quotes"]),
-        ("budget.usd=5", ["--set budget.usd: budget.usd is not supported yet"]),
+        ("budget.usd=-5", ["--set budget.usd: "]),
         ("model.temprature=5", ["--set model.temprature", "did you mean temperature?"]),
         (f"endpoint.api_key_env={KEY}", ["--set endpoint.api_key_env", "a key in a spec is refused"]),
         (f"{KEY}=1", ["--set"]),
@@ -462,6 +463,11 @@ def test_a_wrong_override_is_named_with_its_cure(tmp_path: Path, override: str, 
     for word in words:
         assert word in problems[0]
     assert KEY not in problems[0]
+
+
+def test_a_block_from_the_command_line_forgets_the_lines_of_the_one_it_replaces(tmp_path: Path) -> None:
+    told = refused(tmp_path, SHORT + "limits:\n  rpn: 1\n", "limits={rpn: 2}")
+    assert told == ["--set limits: limits.rpn is not a known key; did you mean requests_per_minute?"]
 
 
 def test_files_that_cannot_be_a_spec_are_told_in_one_line(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ BAD = [
     BASE + "endpoint: {kind: chatt}\n",
     BASE + "endpoint: {api_key: x}\n",
     BASE + "answer: {fields: {}}\n",
-    BASE + "budget: {usd: 5}\n",
+    BASE + "budget: {usd: -5}\n",
     BASE + "name: 7\n",
     "input: a.csv\nprompt: x\nmodel: {temperature: 0}\n",
     "input: a.csv\nprompt: x\nmodel: {name: m, stream: true}\n",

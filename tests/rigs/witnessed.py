@@ -1,0 +1,39 @@
+"""The command with a witness: notes, in a file of its own, what was received and what was acknowledged.
+
+Run as ``python -m tests.rigs.witnessed NOTES run JOB ...``. Notes are lines ``received KEY`` and ``acknowledged N``,
+each one unbuffered write, so that they survive the ``kill -9`` that the rig is about to send.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from pipeline.cli import main
+from pipeline.provider.client import Client
+from pipeline.records import ApiCall, ApiReply
+from pipeline.storage.writer import Writer
+
+
+def watch(path: str) -> None:
+    notes = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    send, acknowledge = Client.send, Writer._acknowledge
+
+    async def noted_send(self: Client, call: ApiCall) -> ApiReply:
+        reply = await send(self, call)
+        os.write(notes, f"received {call.row}\n".encode())
+        return reply
+
+    def noted_acknowledge(self: Writer, upto: int, count: int) -> None:
+        keys = [body[body.index(b'"k":"') + 5 :][:32].decode() for body in list(self._unacknowledged)[:count]]
+        acknowledge(self, upto, count)
+        os.write(notes, "".join(f"acknowledged {key}\n" for key in keys).encode())
+
+    Client.send = noted_send  # type: ignore[method-assign]
+    Writer._acknowledge = noted_acknowledge  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    watch(sys.argv.pop(1))
+    sys.argv[0] = "pipeline"
+    main()
