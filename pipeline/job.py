@@ -77,11 +77,11 @@ class Job:
         budget = self.spec.budget
         if budget.usd is not None and not self.prices.known:
             raise SpecError(
-                "budget.usd needs prices (input and output, or per_request): against an unknown price no budget can be kept"
+                "budget.usd needs prices (input and output, or per_request): nobody can keep to a price that is not known"
             )
         if (budget.usd is not None or budget.tokens is not None) and self.max_output_tokens is None:
             raise SpecError(
-                "budget needs model.max_tokens (or max_completion_tokens): without it nobody knows what one answer may cost"
+                "budget needs model.max_tokens (or max_completion_tokens): without it one answer may cost anything"
             )
 
     @property

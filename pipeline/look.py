@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.errors import CheckpointError, PipelineError, SpecError
 from pipeline.job import Job
 from pipeline.ledger import Totals
-from pipeline.plan import Plan, kept_keys, list_keys, make, stand
+from pipeline.plan import Finished, Plan, kept_keys, list_keys, make, stand
 from pipeline.run import CHECKPOINT
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
@@ -82,11 +82,22 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
     files = Files()
     keys = None
     if found is not None:
-        keys = kept_keys(job, files, found.layout.keys, job.source.fingerprint())
+        fingerprint = job.source.fingerprint()
+        finished = Finished.of(found.job.finished)
+        if finished is not None and finished.of_this(job, fingerprint) and retry_failed is None:
+            return _forecast(job, finished.plan(), finished.totals)
+        keys = kept_keys(job, files, found.layout.keys, fingerprint)
     keys = list_keys(job, keys, tick)
     standing, gone = stand(keys, found.snapshot if found else None)
     changed = found is not None and found.job.question not in ("", job.question)
-    plan = make(job, standing, gone, retry_failed=retry_failed, question_changed=changed)
+    plan = make(
+        job,
+        standing,
+        gone,
+        found.snapshot if found else None,
+        retry_failed=retry_failed,
+        question_changed=changed,
+    )
     totals = found.snapshot.totals() if found else Totals()
     return _forecast(job, plan, totals)
 

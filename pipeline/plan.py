@@ -6,11 +6,14 @@ All in columns: a row costs a few dozen bytes here, whatever it holds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import polars as pl
 
 from pipeline.job import Job
+from pipeline.ledger import Totals
+from pipeline.records import Usage
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
@@ -34,6 +37,51 @@ class Plan:
     @property
     def to_send(self) -> int:
         return self.new + self.changed + self.failed_again
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How the last finished run left a job: while nothing of it changes, there is nothing to look at row by row."""
+
+    input: str
+    question: str
+    output: str  # names how the tables are made
+    tables: dict[str, list[int]]  # size and time of each table
+    rows: int
+    statuses: dict[str, int]
+    failures: dict[str, int]
+    transient: int  # failed rows that a plain rerun tries again
+    removed: int
+    totals: Totals
+
+    @classmethod
+    def of(cls, members: dict[str, Any] | None) -> Finished | None:
+        """Out of ``job.json``; None when there is none, or another version wrote it otherwise."""
+        if members is None or members.keys() != {part.name for part in fields(cls)}:
+            return None
+        totals = members["totals"]
+        return cls(**{**members, "totals": Totals(**{**totals, "usage": Usage(**totals["usage"])})})
+
+    def of_this(self, job: Job, fingerprint: str) -> bool:
+        """The same rows, and the same question about them."""
+        return bool(fingerprint) and self.input == fingerprint and self.question == job.question
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    def plan(self) -> Plan:
+        """What a plain rerun would do."""
+        return Plan(
+            rows=self.rows,
+            done=self.rows - self.failed,
+            new=0,
+            changed=0,
+            failed_again=self.transient,
+            failed_kept=self.failed - self.transient,
+            removed=self.removed,
+            again=0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +137,15 @@ def stand(keys: Keys, snapshot: Snapshot | None) -> tuple[Standing, pl.DataFrame
     return Standing(table), gone
 
 
-def make(job: Job, standing: Standing, gone: pl.DataFrame, *, retry_failed: str | None, question_changed: bool) -> Plan:
+def make(
+    job: Job,
+    standing: Standing,
+    gone: pl.DataFrame,
+    snapshot: Snapshot | None,
+    *,
+    retry_failed: str | None,
+    question_changed: bool,
+) -> Plan:
     """Count what a run would do."""
     table = standing.table
     marked = table.select(
@@ -102,14 +158,13 @@ def make(job: Job, standing: Standing, gone: pl.DataFrame, *, retry_failed: str 
     unknown = int(marked["unknown"].sum())
     failed = table.height - done - unknown
     failed_again = int((marked["to_do"] & ~marked["unknown"]).sum())
-    changed = _changed(job, marked.filter("unknown")["ordinal"], gone)
+    unknown_rows = marked.filter("unknown")["ordinal"]
+    changed = _changed(job, unknown_rows, gone, snapshot)
     orphans = int(gone["answered"].sum())
     again = 0
     if question_changed:
         again = (
-            _changed(job, marked.filter("unknown")["ordinal"], gone.filter("answered"))
-            if _has_ids(job)
-            else min(unknown, orphans)
+            _changed(job, unknown_rows, gone.filter("answered"), snapshot) if _has_ids(job) else min(unknown, orphans)
         )
     return Plan(
         rows=table.height,
@@ -127,11 +182,11 @@ def _has_ids(job: Job) -> bool:
     return job.spec.input.id is not None
 
 
-def _changed(job: Job, unknown: pl.Series, gone: pl.DataFrame) -> int:
+def _changed(job: Job, unknown: pl.Series, gone: pl.DataFrame, snapshot: Snapshot | None) -> int:
     """Rows without a known key whose id has one under another question. Without ids an edit is a new row."""
-    if not _has_ids(job) or unknown.is_empty() or gone.is_empty():
+    if snapshot is None or not _has_ids(job) or unknown.is_empty() or gone.is_empty():
         return 0
-    wanted = set(gone["id"].drop_nulls())
+    wanted = snapshot.ids(gone)
     count = 0
     place = 0
     waiting = iter(unknown)

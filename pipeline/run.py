@@ -17,9 +17,8 @@ import polars as pl
 from pipeline.errors import PipelineError, RunPaused, SpecError
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Totals
-from pipeline.plan import Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.plan import Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
 from pipeline.progress import Display, money, plain
-from pipeline.records import Usage
 from pipeline.runlog import RunLog
 from pipeline.sending import DRAIN_S, Sending, Work
 from pipeline.stop import Stop, signals_raise
@@ -170,6 +169,7 @@ class _OneRun:
             job,
             standing,
             gone,
+            snapshot,
             retry_failed=self.options.retry_failed,
             question_changed=checkpoint.job.question not in ("", job.question),
         )
@@ -250,7 +250,7 @@ class _OneRun:
 
     def _finish(self, known: _Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
-        standing, _ = stand(known.keys, snapshot)
+        standing, gone = stand(known.keys, snapshot)
         statuses, failures, transient = _count(standing.table)
         unseen = known.rows - len(known.keys)  # a fresh job that was stopped has not looked at its last rows
         if unseen:
@@ -258,13 +258,19 @@ class _OneRun:
         complete = complete and not statuses.get("pending")
         summary = self._summary(known, reason, snapshot.totals(), sent, statuses, failures)
         if complete:
-            summary = self._publish(known, snapshot, standing, summary, transient)
+            summary = self._publish(known, snapshot, standing, summary, transient, gone.height)
         summary.write(self.files)
         self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)
         return summary
 
     def _publish(
-        self, known: _Known, snapshot: Snapshot, standing: Standing, summary: Summary, transient: int
+        self,
+        known: _Known,
+        snapshot: Snapshot,
+        standing: Standing,
+        summary: Summary,
+        transient: int,
+        removed: int,
     ) -> Summary:
         job = self.job
         if known.plan is None:
@@ -276,19 +282,19 @@ class _OneRun:
             "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
         )
         done = replace(summary, finished=True, exit_code=code, message=message)
-        self.checkpoint.update(
-            finished={
-                "input": known.fingerprint,
-                "question": job.question,
-                "output": self._output_print(),
-                "tables": _stats(job.folder),
-                "transient": transient,
-                "statuses": done.statuses,
-                "failures": done.failures,
-                "rows": known.rows,
-                "totals": asdict(done.totals),
-            }
+        finished = Finished(
+            input=known.fingerprint,
+            question=job.question,
+            output=self._output_print(),
+            tables=_stats(job.folder),
+            rows=known.rows,
+            statuses=done.statuses,
+            failures=done.failures,
+            transient=transient,
+            removed=removed,
+            totals=done.totals,
         )
+        self.checkpoint.update(finished=asdict(finished))
         return done
 
     def _summary(
@@ -331,31 +337,23 @@ class _OneRun:
 
     def _nothing_to_do(self, fingerprint: str) -> Summary | None:
         """The finished run once more, when input, question, tables and options leave nothing to send or to write."""
-        past = self.checkpoint.job.finished
-        if past is None or not fingerprint or self.options.retry_failed is not None:
+        past = Finished.of(self.checkpoint.job.finished)
+        if past is None or not past.of_this(self.job, fingerprint) or self.options.retry_failed is not None:
             return None
-        same = (
-            past["input"] == fingerprint
-            and past["question"] == self.job.question
-            and past["output"] == self._output_print()
-            and past["tables"] == _stats(self.job.folder)
-            and not past["transient"]
-        )
-        if not same:
+        in_place = past.output == self._output_print() and past.tables == _stats(self.job.folder)
+        if past.transient or not in_place:
             return None
-        failed = sum(past["failures"].values())
-        code = 3 if failed > allowed_failures(self.options.max_failed, past["rows"]) else 0
-        totals = past["totals"]
+        code = 3 if past.failed > allowed_failures(self.options.max_failed, past.rows) else 0
         return Summary(
             job=self.job.spec.name,
             exit_code=code,
             message="nothing to do: every row has ended, and the tables are in place",
             finished=True,
-            rows=past["rows"],
-            statuses=past["statuses"],
-            failures=past["failures"],
+            rows=past.rows,
+            statuses=past.statuses,
+            failures=past.failures,
             ended_this_run=0,
-            totals=Totals(**{**totals, "usage": Usage(**totals["usage"])}),
+            totals=past.totals,
             prices=self.job.prices,
             in_doubt=0,
             seconds=time.monotonic() - self.clock,

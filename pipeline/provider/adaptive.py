@@ -165,7 +165,7 @@ class Rate:
         self._cut_s = max(self._cut_s, now)
 
     def _near_the_wall(self, now: float, minute: float) -> None:
-        """A minute's allowance gives no sign until it is used up, and then refuses all that is under way: come slowly."""
+        """A minute's allowance gives no sign until it is used up, and then refuses all under way: come slowly."""
         assert self.per_s is not None
         if now - self._look_s >= 0.5:
             self._look_s = now
@@ -197,7 +197,19 @@ class Rate:
 class Window:
     """Calls in flight at once, between 1 and ``most``."""
 
-    __slots__ = ("_best_at", "_best_s", "_climb", "_cut_s", "_latencies", "doubling", "most", "size")
+    __slots__ = (
+        "_best_at",
+        "_best_s",
+        "_climb",
+        "_cut_s",
+        "_latencies",
+        "_look_s",
+        "_looks_left",
+        "_suspect_per_s",
+        "doubling",
+        "most",
+        "size",
+    )
 
     def __init__(self, most: int, start: int) -> None:
         self.most = most
@@ -208,11 +220,14 @@ class Window:
         self._latencies: list[float] = []
         self._best_s = 0.0  # shortest median seen; 0 before the first
         self._best_at = 0.0  # the size it was seen at
+        self._look_s = float("-inf")  # when latency was last looked at
+        self._looks_left = 0  # until the effect of a cut is judged
+        self._suspect_per_s = 0.0  # answers per second before that cut
 
     def succeeded(self, now: float, in_flight: int, latency_s: float) -> None:
         """One good reply; ``in_flight`` is the number before it came."""
         self._latencies.append(latency_s)
-        if len(self._latencies) >= max(20, int(self.size)):
+        if len(self._latencies) >= max(20, int(self.size) // 2) and now - self._look_s >= latency_s:
             self._look_at_latency(now)
         if self.size < self.most and in_flight >= int(self.size):
             grown = self.size + 1.0 if self.doubling else self.size * self._climb.factor(now)
@@ -246,11 +261,19 @@ class Window:
         self._climb.restart(now)
 
     def _look_at_latency(self, now: float) -> None:
+        """Once per round trip: do answers take longer because there are so many in flight?"""
+        per_s = len(self._latencies) / (now - self._look_s) if now > self._look_s else 0.0
         median_s = sorted(self._latencies)[len(self._latencies) // 2]
         self._latencies.clear()
-        if self._best_s == 0.0 or median_s <= self._best_s:
+        self._look_s = now
+        if self._looks_left:
+            self._looks_left -= 1
+            if self._looks_left == 0 and per_s < 0.9 * self._suspect_per_s:
+                # Fewer in flight, and fewer answers: they are longer by themselves, it was not us.
+                self._best_s, self._best_at, self.doubling = median_s, self.size, self.size < self.most
+        elif self._best_s == 0.0 or median_s <= self._best_s:
             self._best_s, self._best_at = median_s, self.size
-            return
-        if median_s > 3.0 * self._best_s and self.size > 1.5 * self._best_at:
+        # While doubling, what is measured is a round trip behind.
+        elif median_s > (2.0 if self.doubling else 3.0) * self._best_s and self.size > 1.5 * self._best_at:
             self._cut(now, max(self._best_at, self.size * 0.75))
-        self._best_s *= 1.02  # answers may have become longer for good
+            self._suspect_per_s, self._looks_left = per_s, 2  # the first look still sees what was sent before

@@ -1,7 +1,8 @@
 """The wire's door: one row that is ready goes in, one outcome comes out.
 
-A call passes ``retry``, then the budget, then ``limiter``, then the mark that it is being sent, then ``client``. What is wrong with a
-row alone becomes its outcome; what is wrong with the run (RunBlocked, RunPaused) is raised, and the row stays pending.
+A call passes ``retry``, then the budget, then ``limiter``, then the mark that it is being sent, then ``client``. What
+is wrong with a row alone becomes its outcome; what is wrong with the run (RunBlocked, RunPaused) is raised, and the row
+stays pending.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import orjson
 from pipeline.errors import CheckpointError, ProviderError, StorageError
 from pipeline.records import Billed, Outcome, Usage
 from pipeline.storage import recovery
-from pipeline.storage.files import ASIDE, Files, create, discard, sync_folder, write_all, write_whole
+from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all, write_whole
 from pipeline.storage.journal import FORMAT, body_of
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
@@ -74,7 +74,7 @@ class Checkpoint:
         self.writer = writer
         self.in_doubt = 0  # requests that an earlier run sent and never heard of again
         self.cut_tails = 0
-        self._in_flight: dict[str, bytes] = {}
+        self._in_flight = writer.in_flight
 
     @classmethod
     def open(
@@ -94,7 +94,7 @@ class Checkpoint:
         layout = Layout(folder)
         try:
             for path in (layout.folder, layout.journal, layout.parts, layout.quarantine):
-                files.make_folder(path)
+                make_folder(files, path)
             lock = Lock(layout.lock)
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
@@ -170,7 +170,7 @@ class Checkpoint:
         self.writer.append(body_of(_without_nulls(_outcome_members(outcome))))
         if self.writer.full:
             self.lock.check()
-            self.writer.rotate(self._in_flight.values())
+            self.writer.rotate()
 
     @property
     def acknowledged(self) -> int:
@@ -179,9 +179,13 @@ class Checkpoint:
     # -- the job file and the end ----------------------------------------------------------------------------------
 
     def update(self, **changes: Any) -> None:
-        """Change members of ``job.json``, whole or not at all."""
-        self.job = replace(self.job, **changes)
-        write_whole(self.files, self.layout.job, orjson.dumps(asdict(self.job), option=orjson.OPT_INDENT_2))
+        """Change members of ``job.json``, whole or not at all. Raises StorageError."""
+        changed = replace(self.job, **changes)
+        try:
+            write_whole(self.files, self.layout.job, orjson.dumps(asdict(changed), option=orjson.OPT_INDENT_2))
+        except OSError as exc:
+            raise StorageError(f"{self.layout.job} cannot be written ({exc.strerror or exc})") from exc
+        self.job = changed
 
     def heartbeat(self, members: dict[str, Any]) -> None:
         """For ``status`` while the run goes on; never worth an error."""
@@ -208,7 +212,8 @@ class Checkpoint:
         self.writer.close()
 
     def release(self) -> None:
-        discard(self.files, self.layout.ballast)
+        with contextlib.suppress(OSError):
+            discard(self.files, self.layout.ballast)
         self.lock.release()
 
     def abandon(self) -> None:

@@ -7,6 +7,7 @@ same descriptor, because the kernel may have dropped the pages it could not writ
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -76,6 +77,24 @@ def sync_folder(files: Files, folder: str) -> None:
         files.fsync(fd)
     finally:
         files.close(fd)
+
+
+def content(files: Files, path: str) -> bytes | None:
+    """What a file holds, None when there is none."""
+    try:
+        return files.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def make_folder(files: Files, path: str) -> None:
+    """Make a folder and what is missing above it; its name is durable, and so are theirs."""
+    above = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(above):
+        make_folder(files, above)
+    files.make_folder(path)
+    with contextlib.suppress(PermissionError):  # a folder that we may enter but not read
+        sync_folder(files, above)
 
 
 def discard(files: Files, path: str) -> None:

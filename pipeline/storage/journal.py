@@ -12,11 +12,12 @@ was acknowledged from the ragged end that a power cut leaves.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ from pipeline.storage.files import Files, create_log, sync_folder
 FORMAT = 1
 _TAIL = re.compile(rb',"c":"([0-9a-f]{8})"\}$')
 _TAIL_BYTES = len(b',"c":"00000000"}')
+_START = re.compile(rb'\{"e":"')
+_SYNCED = b'{"e":"y"'
+_NOTED = re.compile(rb'\{"e":"y","o":\d+,"s":"([0-9a-f]{8})","c":"[0-9a-f]{8}"\}')
 
 
 def body_of(members: Mapping[str, Any]) -> bytes:
@@ -53,8 +57,27 @@ def job_seed(job: str) -> int:
     return zlib.crc32(job.encode())
 
 
+def _header(job: str, number: int, salt: str) -> bytes:
+    return seal_line({"e": "h", "format": FORMAT, "job": job, "seg": number, "salt": salt}, job_seed(job))
+
+
+def _note(synced: int, seed: int, job: str) -> bytes:
+    # The seed comes along, bound to the job, so that a damaged header does not take its lines with it.
+    return seal_line({"e": "y", "o": synced, "s": f"{seed ^ job_seed(job):08x}"}, seed)
+
+
 def segment_name(number: int) -> str:
     return f"{number:04d}.jsonl"
+
+
+def segment_number(name: str) -> int | None:
+    return number_in(name, "", ".jsonl")
+
+
+def number_in(name: str, prefix: str, suffix: str) -> int | None:
+    """The number of a file of ours, None for any other name."""
+    middle = name.removeprefix(prefix).removesuffix(suffix)
+    return int(middle) if middle.isdecimal() and name == f"{prefix}{middle}{suffix}" else None
 
 
 class Segment:
@@ -66,16 +89,25 @@ class Segment:
         self.number = number
         salt = secrets.token_hex(4)
         self.seed = int(salt, 16)
+        self.job = job
         self.fd = create_log(files, path)
         self.size = 0  # the last good offset: everything before it is whole lines
         self.durable = 0  # the offset up to which a sync has come back
         self.records = 0
-        self.append(seal_line({"e": "h", "format": FORMAT, "job": job, "seg": number, "salt": salt}, job_seed(job)))
-        self.sync()
-        sync_folder(files, os.path.dirname(path))
+        self.acknowledged = 0  # of these records
+        self._ragged = False  # bytes of an unfinished line may stand behind ``size``
+        try:
+            self.append(_header(job, number, salt))
+            self.sync(self.size)
+            sync_folder(files, os.path.dirname(path))
+        except OSError:
+            self.close()
+            raise
 
     def append(self, data: bytes) -> None:
         """Whole lines in one write. On an error or a short write the file is cut back to whole lines; it raises."""
+        if self._ragged:
+            self._cut_back()
         try:
             done = self.files.write(self.fd, data)
         except OSError:
@@ -88,20 +120,28 @@ class Segment:
 
     def _cut_back(self) -> None:
         # Going on after a short write would glue the next record to the fragment and lose both.
+        self._ragged = True
         self.files.truncate(self.fd, self.size)
+        self._ragged = False
 
-    def sync(self) -> None:
-        size = self.size
+    def sync(self, size: int) -> None:
+        """Everything before offset ``size`` is durable when it returns; perhaps more, which no one may rely on."""
         self.files.datasync(self.fd)
         self.durable = size
 
     def note_synced(self) -> None:
-        self.append(seal_line({"e": "y", "o": self.durable}, self.seed))
+        self.append(_note(self.durable, self.seed, self.job))
 
     def give_up(self) -> None:
         """A sync failed: keep what was durable before, as far as the disk still listens."""
         with contextlib.suppress(OSError):
             self.files.truncate(self.fd, self.durable)
+
+    def remove(self) -> None:
+        """Close and forget it, as far as the disk still listens."""
+        self.close()
+        with contextlib.suppress(OSError):
+            self.files.unlink(self.path)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -111,12 +151,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a segment's bytes hold. ``damaged`` counts bad lines before ``synced``: these had been acknowledged."""
+    """What a segment's bytes hold. ``damaged`` counts bad pieces before ``synced``: these had been acknowledged."""
 
-    header: Mapping[str, Any] | None
     lines: list[bytes]  # the good record lines, without newline; header and sync notes left out
     damaged: int
-    tail: bytes  # what a crash left unfinished, in file order
+    tail: bytes  # what is no good line (as a rule what a crash left unfinished), in file order
     synced: int
 
 
@@ -125,35 +164,76 @@ def scan(data: bytes, job: str) -> Scan:
 
     The last line is taken only with its newline: without it the write was cut.
     """
-    header_line, newline, more = data.partition(b"\n")
-    header = _header(header_line, job) if newline else None
-    if header is None:
+    header, newline, more = data.partition(b"\n")
+    seed = _seed_of(header, job) if newline else None
+    start = len(header) + 1
+    if seed is None:
+        seed, start = _spare_seed(data, job), 0
+    if seed is None:
         # A header is synced before the first record: a bad one with records behind it is damage, not a torn start.
-        return Scan(None, [], more.count(b"\n"), data, 0)
-    seed = int(str(header["salt"]), 16)
+        return Scan([], more.count(b"\n"), data, 0)
     lines: list[bytes] = []
     bad: list[tuple[int, bytes]] = []
     synced = 0
-    offset = 0
-    pieces = data.split(b"\n")
-    rest = pieces.pop()
-    for piece in pieces:
-        if not checked(piece, seed):
-            if offset:
-                bad.append((offset, piece))
-        elif piece.startswith(b'{"e":"y"'):
+    for offset, piece, good in _pieces(data, start, seed):
+        if not good:
+            bad.append((offset, piece))
+        elif piece.startswith(_SYNCED):
             synced = max(synced, int(orjson.loads(piece)["o"]))
         else:
             lines.append(piece)
-        offset += len(piece) + 1
-    if rest:
-        bad.append((offset, rest))
     damaged = sum(1 for at, _ in bad if at < synced)
-    return Scan(header, lines, damaged, b"\n".join(piece for _, piece in bad), synced)
+    return Scan(lines, damaged, b"\n".join(piece for _, piece in bad), synced)
 
 
-def _header(line: bytes, job: str) -> Mapping[str, Any] | None:
+def mended(held: Scan, job: str, number: int) -> bytes:
+    """A segment of the good lines alone."""
+    salt = secrets.token_hex(4)
+    seed = int(salt, 16)
+    lines = b"".join(line_of(line[:-_TAIL_BYTES], seed) for line in held.lines)
+    whole = _header(job, number, salt) + lines
+    return whole + _note(len(whole), seed, job)
+
+
+def _pieces(data: bytes, offset: int, seed: int) -> Iterator[tuple[int, bytes, bool]]:
+    """Offset, bytes, and whether it is a good line."""
+    while offset < len(data):
+        end = data.find(b"\n", offset)
+        piece = data[offset:] if end < 0 else data[offset:end]
+        if end >= 0 and checked(piece, seed):
+            yield offset, piece, True
+        else:
+            yield from _unglued(piece, offset, seed, whole=end >= 0)
+        offset += len(piece) + 1
+
+
+def _unglued(piece: bytes, offset: int, seed: int, *, whole: bool) -> Iterator[tuple[int, bytes, bool]]:
+    """Cut a bad line where lines begin: a lost newline must not take two records with it.
+
+    No string inside a line can hold what a line begins with, for its quotes would be escaped.
+    """
+    starts = [0, *(match.start() for match in _START.finditer(piece, 1))]
+    for begin, end in itertools.pairwise(starts):
+        good = checked(piece[begin : end - 1], seed)
+        if good:
+            yield offset + begin, piece[begin : end - 1], True
+            begin = end - 1
+        yield offset + begin, piece[begin:end], False
+    last = piece[starts[-1] :]
+    yield offset + starts[-1], last, whole and checked(last, seed)
+
+
+def _seed_of(line: bytes, job: str) -> int | None:
     if not checked(line, job_seed(job)):
         return None
     header = orjson.loads(line)
-    return header if isinstance(header, dict) and header.get("e") == "h" else None
+    return int(header["salt"], 16) if header.get("e") == "h" else None
+
+
+def _spare_seed(data: bytes, job: str) -> int | None:
+    """The seed as a sync note tells it, for a segment whose header is damaged."""
+    for match in _NOTED.finditer(data):
+        seed = int(match[1], 16) ^ job_seed(job)
+        if checked(match[0], seed):
+            return seed
+    return None

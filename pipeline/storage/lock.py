@@ -23,15 +23,13 @@ class Lock:
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(self.fd):
             holder = _holder(self.fd)
             self.release()
             raise RunPaused(
                 f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
                 "Wait for it, stop it, or look at it with `pipeline status`"
-            ) from None
+            )
         self.check()
         note = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(self.fd, 0)
@@ -54,6 +52,18 @@ class Lock:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _take(fd: int) -> bool:
+    # Again twice: `status` has the lock for an instant when it asks, and a holder needs one to write its name.
+    for pause_s in (0.02, 0.08, 0.0):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause_s)
+        else:
+            return True
+    return False
 
 
 def held(path: str) -> bool:

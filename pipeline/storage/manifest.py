@@ -107,6 +107,8 @@ class Manifest:
         self.size = self.listing.good_size
         if len(data) > self.size:
             files.truncate(self.fd, self.size)
+        # A killed run may have left a line that is not durable yet; segments are removed on the strength of it.
+        files.datasync(self.fd)
 
     def add(self, line: bytes) -> None:
         """Durable when it returns; cut back to whole lines when it raises."""

@@ -128,7 +128,11 @@ def write_table(
     try:
         lazy = register_io_source(source, schema=dict(schema), is_pure=True)
         lazy.sink_parquet(
-            target, compression="zstd", compression_level=COMPRESSION_LEVEL, row_group_size=ROW_GROUP, maintain_order=True
+            target,
+            compression="zstd",
+            compression_level=COMPRESSION_LEVEL,
+            row_group_size=ROW_GROUP,
+            maintain_order=True,
         )
         files.fsync(sink.fd)
     except BaseException as exc:

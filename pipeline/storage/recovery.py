@@ -15,8 +15,8 @@ import orjson
 
 from pipeline.errors import CheckpointError
 from pipeline.storage import manifest
-from pipeline.storage.files import ASIDE, Files, discard
-from pipeline.storage.journal import Scan, scan
+from pipeline.storage.files import ASIDE, Files, content, discard
+from pipeline.storage.journal import Scan, number_in, scan, segment_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Listing, Print
 
@@ -48,18 +48,11 @@ class Findings:
 
 def look(files: Files, layout: Layout, job: str) -> Findings:
     """Read and check every file of the checkpoint. Raises only for an unreadable disk."""
-    try:
-        data = files.read(os.path.join(layout.folder, manifest.NAME))
-    except FileNotFoundError:
-        data = b""
-    found = Findings(manifest.read(data, job))
-    numbers = {}
-    for name in files.names(layout.journal):
-        number = _number(name, "", ".jsonl")
-        if number is None:
-            found.foreign.append(f"journal/{name}")
-        else:
-            numbers[number] = scan(files.read(os.path.join(layout.journal, name)), job)
+    # In this order a look at a running job never misses a record: what is sealed meanwhile is seen twice.
+    foreign: list[str] = []
+    numbers = _look_at_journal(files, layout, job, foreign)
+    found = Findings(manifest.read(content(files, os.path.join(layout.folder, manifest.NAME)) or b"", job))
+    found.foreign = foreign
     on_disk = _look_at_parts(files, layout, found)
     for number, part in found.listing.parts.items():
         fault = part.fault(on_disk.get(number))
@@ -76,12 +69,23 @@ def look(files: Files, layout: Layout, job: str) -> Findings:
     return found
 
 
+def _look_at_journal(files: Files, layout: Layout, job: str, foreign: list[str]) -> dict[int, Scan]:
+    segments: dict[int, Scan] = {}
+    for name in files.names(layout.journal):
+        number = segment_number(name)
+        if number is None:
+            foreign.append(f"journal/{name}")
+        elif (data := content(files, os.path.join(layout.journal, name))) is not None:
+            segments[number] = scan(data, job)
+    return segments
+
+
 def _look_at_parts(files: Files, layout: Layout, found: Findings) -> dict[int, Print]:
     prints: dict[int, Print] = {}
     for name in files.names(layout.parts):
         if name.endswith(ASIDE):
             continue
-        number = _number(name, "part-", ".parquet")
+        number = number_in(name, "part-", ".parquet")
         if number is None:
             found.foreign.append(f"parts/{name}")
         else:
@@ -91,11 +95,6 @@ def _look_at_parts(files: Files, layout: Layout, found: Findings) -> dict[int, P
 
 def print_of(data: bytes) -> Print:
     return len(data), hashlib.sha256(data).hexdigest()
-
-
-def _number(name: str, prefix: str, suffix: str) -> int | None:
-    middle = name.removeprefix(prefix).removesuffix(suffix)
-    return int(middle) if middle.isdecimal() and name == f"{prefix}{middle}{suffix}" else None
 
 
 def refuse_damage(found: Findings, folder: str) -> None:
@@ -123,7 +122,7 @@ def in_doubt(segments: Iterable[Scan]) -> list[bytes]:
 
 
 def empty_asides(files: Files, layout: Layout) -> None:
-    for folder in (layout.folder, layout.parts, layout.quarantine):
+    for folder in (layout.folder, layout.journal, layout.parts, layout.quarantine):
         for name in files.names(folder):
             if name.endswith(ASIDE):
                 discard(files, os.path.join(folder, name))

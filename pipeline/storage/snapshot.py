@@ -12,23 +12,25 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipeline.ledger import Totals
-from pipeline.records import ANSWERED, Billed, Usage
+from pipeline.records import ANSWERED, Billed, Status, Usage
 from pipeline.storage import manifest
-from pipeline.storage.files import Files
-from pipeline.storage.journal import scan
+from pipeline.storage.files import Files, content
+from pipeline.storage.journal import scan, segment_number
 from pipeline.storage.keys import as_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
 
 _ANSWERED = [str(status) for status in ANSWERED]
 
+_STATUS = pl.Enum([str(status) for status in Status])  # a byte a row, where text takes sixteen
+_KIND = pl.Categorical()
+
 STANDING_SCHEMA = {
     "key": pl.Int128(),
     "piece": pl.UInt32(),
     "place": pl.UInt32(),
-    "id": pl.String(),
-    "status": pl.String(),
-    "kind": pl.String(),
+    "status": _STATUS,
+    "kind": _KIND,
     "permanent": pl.Boolean(),
     "answered": pl.Boolean(),
 }
@@ -45,7 +47,7 @@ class Snapshot:
         self.layout = Layout(folder)
         # The journal first: a segment sealed in between is then seen twice, which is harmless, and never not at all.
         segments = self._journal(files, job)
-        listing = manifest.read(_content(files, os.path.join(folder, manifest.NAME)), job)
+        listing = manifest.read(content(files, os.path.join(folder, manifest.NAME)) or b"", job)
         self._sources: list[str | pl.DataFrame] = [
             self.layout.part(part.name) for _, part in sorted(listing.parts.items())
         ]
@@ -55,11 +57,10 @@ class Snapshot:
     def _journal(self, files: Files, job: str) -> list[tuple[int, pl.DataFrame]]:
         tables = []
         for name in files.names(self.layout.journal):
-            try:
-                data = files.read(os.path.join(self.layout.journal, name))
-            except FileNotFoundError:
-                continue  # sealed just now: its part is in the manifest that is read next
-            tables.append((int(name.split(".")[0]), table_of(scan(data, job).lines)))
+            number = segment_number(name)
+            data = content(files, os.path.join(self.layout.journal, name))
+            if number is not None and data is not None:  # sealed just now: its part is in the manifest, read next
+                tables.append((number, table_of(scan(data, job).lines)))
         return tables
 
     def __len__(self) -> int:
@@ -74,7 +75,7 @@ class Snapshot:
 
         The first answer counts; without an answer, the latest failure. Success replaces failure, never the other way.
         """
-        columns = ["key", "event", "id", "status", "kind", "permanent"]
+        columns = ["key", "event", "status", "kind", "permanent"]
         frames = [
             self.piece(number, columns)
             .with_row_index("place")
@@ -83,9 +84,8 @@ class Snapshot:
                 as_number(),
                 pl.lit(number, pl.UInt32).alias("piece"),
                 "place",
-                "id",
-                "status",
-                "kind",
+                pl.col("status").cast(_STATUS),
+                pl.col("kind").cast(_KIND),
                 pl.col("permanent").fill_null(False),
                 pl.col("status").is_in(_ANSWERED).alias("answered"),
             )
@@ -94,11 +94,18 @@ class Snapshot:
         if not frames:
             return pl.DataFrame(schema=STANDING_SCHEMA)
         outcomes = pl.concat(frames)
+        if outcomes["key"].n_unique() == outcomes.height:
+            return outcomes
         answers = outcomes.filter("answered").unique("key", keep="first", maintain_order=True)
         if answers.height == outcomes.height:
             return answers
         failures = outcomes.filter(~pl.col("answered")).unique("key", keep="last", maintain_order=True)
         return pl.concat([answers, failures.join(answers, on="key", how="anti")])
+
+    def ids(self, places: pl.DataFrame) -> set[str]:
+        """The ids under which some records (piece, place) were asked."""
+        named = self.gather(places.select(pl.lit(0, pl.UInt32).alias("ordinal"), "piece", "place"), ["id"])
+        return set(named["id"].drop_nulls())
 
     def gather(self, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Records at given places. ``places`` has ordinal, piece, place; gives ordinal and the columns, unordered."""
@@ -150,10 +157,3 @@ def _totals_of(made: pl.DataFrame) -> Totals:
     ).row(0, named=True)
     usage = Usage(*(sums[name] for name in _COUNTS))
     return Totals(sums["attempts"], sums["billed"] or 0, sums["maybe"] or 0, usage, sums["unreported"] or 0)
-
-
-def _content(files: Files, path: str) -> bytes:
-    try:
-        return files.read(path)
-    except FileNotFoundError:
-        return b""

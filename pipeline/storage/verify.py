@@ -13,12 +13,12 @@ from pipeline.errors import CheckpointError
 from pipeline.storage import manifest, recovery
 from pipeline.storage.checkpoint import Checkpoint, read_job
 from pipeline.storage.files import Files, publish, sync_folder, write_whole
+from pipeline.storage.journal import mended, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Part, dropped_line, part_line
 from pipeline.storage.parquet import PART_SCHEMA, part_name, read_columns
 from pipeline.storage.recovery import Findings
-from pipeline.storage.writer import roll_segment
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def _mend(files: Files, layout: Layout, job: str, found: Findings, report: Repor
             _adopt(files, layout, job, index, number, report)
         for number, held in found.segments.items():
             if held.damaged:
-                _mend_segment(files, layout, job, index, number, report)
+                _mend_segment(files, layout, job, number, report)
     finally:
         index.close()
     sync_folder(files, layout.folder)
@@ -98,13 +98,11 @@ def _adopt(files: Files, layout: Layout, job: str, index: manifest.Manifest, num
     report.repaired.append(f"{part_name(number)} taken back into the manifest ({table.height} records)")
 
 
-def _mend_segment(
-    files: Files, layout: Layout, job: str, index: manifest.Manifest, number: int, report: Report
-) -> None:
-    """Keep a copy of the damaged segment; its whole lines become a part of their own."""
+def _mend_segment(files: Files, layout: Layout, job: str, number: int, report: Report) -> None:
+    """Keep a copy of the damaged segment; its whole lines stay, for the recovery that follows."""
     data = files.read(layout.segment(number))
     write_whole(files, os.path.join(layout.quarantine, f"segment-{number:04d}.damaged"), data)
-    roll_segment(files, layout, job, index, number)
+    write_whole(files, layout.segment(number), mended(scan(data, job), job, number))
     report.repaired.append(f"journal segment {number:04d}: whole lines kept, a copy of it all is in quarantine")
 
 

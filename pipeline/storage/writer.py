@@ -12,8 +12,10 @@ Without threads (tests, recovery) the caller calls ``commit`` and ``seal`` itsel
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import threading
 from collections import deque
@@ -58,9 +60,12 @@ class Writer:
         self.acknowledged = 0  # ... of them durable
         self.failure: StorageError | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self._next = first_segment
-        self._guard = threading.Lock()  # held for pointer swaps and single writes only, never across a sync
+        self.in_flight: dict[str, bytes] = {}  # by row key: marks to be written again in every new segment
+        self._numbers = itertools.count(first_segment)
+        self._guard = threading.Lock()  # for pointer swaps and single writes; a sync under it only when the disk fails
+        self._making = threading.Lock()  # held while a spare is made, so that segments follow each other by number
         self._unacknowledged: deque[bytes] = deque()
+        self._unwritten: list[bytes] = []
         self._sync_dead = False  # a sync failed twice: never ask that descriptor again
         self._full: deque[Segment] = deque()  # no longer appended to, not yet sealed
         self._synced: set[int] = set()  # numbers of full segments that are durable
@@ -72,16 +77,19 @@ class Writer:
         self._work = threading.Event()
 
     def _new_segment(self) -> Segment:
-        number = self._next
-        self._next += 1
+        number = next(self._numbers)
         return Segment(self.files, self.layout.segment(number), self.job, number)
 
     # -- appending -------------------------------------------------------------------------------------------------
 
     def append(self, body: bytes) -> None:
-        """Write one record. Raises StorageError when the disk does not take it even without the ballast."""
+        """Write one record. Raises StorageError when the disk does not take it even on the second try."""
         with self._guard:
-            self._put(line_of(body, self._current.seed))
+            try:
+                self._put(body)
+            except StorageError:
+                self._unwritten.append(body)
+                raise
             self._unacknowledged.append(body)
             self.written += 1
             self._current.records += 1
@@ -90,21 +98,29 @@ class Writer:
     def mark(self, body: bytes) -> None:
         """Write a line that no one waits for: it outlives the process, and is never counted."""
         with self._guard:
-            self._put(line_of(body, self._current.seed))
+            self._put(body)
 
-    def _put(self, line: bytes) -> None:
+    def _put(self, *bodies: bytes) -> None:
         try:
-            self._current.append(line)
+            self._write(self._current, bodies)
         except OSError as exc:
-            if exc.errno not in _DISK_FULL:
-                raise self._broken(exc) from exc
-            self.disk_full = True
-            self.on_failure()
-            discard(self.files, self.layout.ballast)
+            if exc.errno in _DISK_FULL:
+                self._spend_ballast()
+            else:
+                self._rescue(exc)
             try:
-                self._current.append(line)
+                self._write(self._current, bodies)
             except OSError as again:
                 raise self._broken(again) from again
+
+    def _write(self, segment: Segment, bodies: Iterable[bytes]) -> None:
+        segment.append(b"".join(line_of(body, segment.seed) for body in bodies))
+
+    def _spend_ballast(self) -> None:
+        self.disk_full = True
+        self.on_failure()
+        with contextlib.suppress(OSError):
+            discard(self.files, self.layout.ballast)
 
     def _broken(self, exc: OSError) -> StorageError:
         reason = "the disk is full" if exc.errno in _DISK_FULL else "the disk reports an error"
@@ -119,80 +135,103 @@ class Writer:
         """Whether the current segment should make way for the next."""
         return self._current.records >= self.seal_rows or self._current.size >= self.seal_bytes
 
-    def rotate(self, in_flight: Iterable[bytes]) -> None:
-        """Begin the next segment; the marks of what is in flight are written again, so that they outlive the old."""
-        spare = self._spare
-        if spare is None:
+    def rotate(self) -> None:
+        """Begin the next segment; the marks of what is in flight are written again, so that they outlive the old.
+        Raises StorageError."""
+        if self._spare is None:
             if self._threads:
                 return  # the sealer is still making one; a segment may grow a little over its size
-            spare = self._new_segment()
+            self._prepare_spare()
         with self._guard:
+            if self._spare is None:
+                return  # a rescue was quicker
             self._full.append(self._current)
-            self._current = spare
-            self._spare = None
-            marks = b"".join(line_of(body, spare.seed) for body in in_flight)
-            if marks:
-                self._put(marks)
+            self._current, self._spare = self._spare, None
+            if self.in_flight:
+                self._put(*self.in_flight.values())
         self._dirty.set()
         self._work.set()
+
+    def _prepare_spare(self) -> None:
+        with self._making:
+            if self._spare is None:
+                try:
+                    self._spare = self._new_segment()
+                except OSError as exc:
+                    raise self._broken(exc) from exc
 
     # -- durability ------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
         """Make everything written before this call durable, then acknowledge it. Raises StorageError."""
         with self._guard:
-            upto, count = self.written, len(self._unacknowledged)
-            segments = [segment for segment in self._full if segment.number not in self._synced]
-            current = self._current
+            if self._sync_dead and self.failure is not None:
+                raise self.failure
+            full = [segment for segment in self._full if segment.number not in self._synced]
+            current, size, records = self._current, self._current.size, self._current.records
+        for segment in full:
+            if not self._sync(segment, segment.size, segment.records, full=True):
+                return
+        self._sync(current, size, records, full=False)
+
+    def _sync(self, segment: Segment, size: int, records: int, *, full: bool) -> bool:
+        """False when the sync failed, and everything unacknowledged has moved to a new segment, durably."""
         try:
-            for segment in segments:
-                segment.sync()
-                self._synced.add(segment.number)
-            current.sync()
+            segment.sync(size)
         except OSError as exc:
-            self._rescue(exc)
-            return
-        self._acknowledge(upto, count)
+            with self._guard:
+                self._rescue(exc)
+            return False
         with self._guard:
-            if current is self._current:
-                self._note(current)
+            self._acknowledge(segment, records)
+            if segment.number not in self._synced:
+                self._note(segment)
+                if full:
+                    self._synced.add(segment.number)
+        return True
 
     def _note(self, segment: Segment) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the note is not needed; what ails the disk is met at the next record
             segment.note_synced()
-        except OSError as exc:
-            if exc.errno not in _DISK_FULL:  # a full disk is met, and told, at the next record
-                raise self._broken(exc) from exc
 
-    def _acknowledge(self, upto: int, count: int) -> None:
-        self.acknowledged = upto
-        for _ in range(count):
+    def _acknowledge(self, segment: Segment, records: int) -> None:
+        while segment.acknowledged < records:
+            segment.acknowledged += 1
             self._unacknowledged.popleft()
+            self.acknowledged += 1
 
     def _rescue(self, exc: OSError) -> None:
-        """A sync failed: its descriptor is dead. Write all that is unacknowledged into a new segment, once."""
-        with self._guard:
-            dead = [segment for segment in (*self._full, self._current) if segment.number not in self._synced]
-            try:
-                fresh = self._new_segment()
-                for body in self._unacknowledged:
-                    fresh.append(line_of(body, fresh.seed))
-                fresh.sync()
-            except OSError as again:
-                self._sync_dead = True
-                raise self._broken(again) from exc
-            self._full.append(self._current)
-            for segment in dead:
-                segment.give_up()
-                self._synced.add(segment.number)
-            fresh.records = len(self._unacknowledged)
-            self._current = fresh
-            self._acknowledge(self.written, len(self._unacknowledged))
-            self._note(fresh)
+        """A descriptor is dead: write all that is unacknowledged into a new segment, once, and go on there."""
+        if self._sync_dead:
+            raise self._broken(exc)
+        if exc.errno in _DISK_FULL:
+            self._spend_ballast()
+        fresh: Segment | None = None
+        try:
+            with self._making:
+                fresh, self._spare = self._spare or self._new_segment(), None
+            self._write(fresh, [*self._unacknowledged, *self.in_flight.values()])
+            fresh.sync(fresh.size)
+        except OSError as again:
+            self._sync_dead = True
+            if fresh is not None:
+                fresh.remove()
+            raise self._broken(again) from exc
+        for dead in (*self._full, self._current):
+            if dead.number not in self._synced:
+                dead.give_up()
+                dead.acknowledged = dead.records
+                self._synced.add(dead.number)
+        self._full.append(self._current)
+        self._current = fresh
+        fresh.records = len(self._unacknowledged)
+        self._acknowledge(fresh, fresh.records)
+        self._note(fresh)
+        self._work.set()
 
     def unsaved(self) -> list[bytes]:
         """Records that no sync has confirmed (the last resort of a broken disk)."""
-        return list(self._unacknowledged)
+        return [*self._unacknowledged, *self._unwritten]
 
     # -- sealing ---------------------------------------------------------------------------------------------------
 
@@ -205,8 +244,9 @@ class Writer:
                 self.roll(segment.number)
             except OSError as exc:
                 raise self._broken(exc) from exc
-            self._full.popleft()
-            self._synced.discard(segment.number)
+            with self._guard:
+                self._full.popleft()
+                self._synced.discard(segment.number)
 
     def roll(self, number: int) -> Part | None:
         return roll_segment(self.files, self.layout, self.job, self.manifest, number)
@@ -215,7 +255,7 @@ class Writer:
 
     def start(self) -> None:
         """Commit and seal in the background from now on."""
-        self._spare = self._new_segment()
+        self._prepare_spare()
         for name, loop in (("commit", self._commit_loop), ("seal", self._seal_loop)):
             thread = threading.Thread(target=loop, name=f"checkpoint-{name}", daemon=True)
             self._threads.append(thread)
@@ -238,11 +278,8 @@ class Writer:
                 return
 
     def _seal_and_prepare(self) -> None:
-        if self._spare is None and not self._stop.is_set():
-            try:
-                self._spare = self._new_segment()
-            except OSError as exc:
-                raise self._broken(exc) from exc
+        if not self._stop.is_set():
+            self._prepare_spare()
         self.seal()
 
     def _in_background(self, step: Callable[[], None]) -> bool:
@@ -261,8 +298,7 @@ class Writer:
         """Everything durable and sealed. Raises StorageError; what was acknowledged is safe either way."""
         self._join()
         try:
-            if not self._sync_dead:
-                self.commit()
+            self.commit()
             if self.failure is not None:
                 raise self.failure
             self._full.append(self._current)
@@ -279,8 +315,7 @@ class Writer:
         """Make what was written durable, and leave the rest to the next run's recovery (a hurried exit)."""
         self._join()
         try:
-            if not self._sync_dead:
-                self.commit()
+            self.commit()
         finally:
             self._close_descriptors()
 
@@ -294,8 +329,7 @@ class Writer:
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
-            self._spare.close()
-            self.files.unlink(self._spare.path)
+            self._spare.remove()
             self._spare = None
 
     def _close_descriptors(self) -> None:
@@ -306,9 +340,12 @@ class Writer:
 
 
 def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, number: int) -> Part | None:
-    """Make one segment of the journal a part; every step may be repeated. None when it held no record."""
+    """Make one segment of the journal a part; every step may be repeated. None when it held no record.
+    Raises OSError where acknowledged lines do not read back."""
     path = layout.segment(number)
     held = scan(files.read(path), job)
+    if held.damaged:
+        raise OSError(errno.EIO, f"{held.damaged} acknowledged line(s) do not read back as they were written", path)
     if held.tail:
         write_whole(files, os.path.join(layout.quarantine, f"segment-{number:04d}.tail"), held.tail)
     table = table_of(held.lines)

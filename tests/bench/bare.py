@@ -18,7 +18,7 @@ from typing import IO
 
 import aiohttp
 
-WORKERS = 256
+from tests.bench.load import WORKERS
 
 
 async def worker(rows: Iterator[dict[str, str]], url: str, session: aiohttp.ClientSession, out: IO[str]) -> None:

@@ -61,7 +61,8 @@ def spend(command: Sequence[str], *, meanwhile: Callable[[int], None] | None = N
 def well(spent: Spent, what: str) -> Spent:
     """The same, if it ended with exit 0. Raises NotMeasured."""
     if spent.code != 0:
-        raise NotMeasured(f"{what} ended with exit {spent.code}: {spent.complaint.splitlines()[-1:] or 'no message'}")
+        said = " / ".join(spent.complaint.splitlines()[-3:]) or "it said nothing"
+        raise NotMeasured(f"{what} ended with exit {spent.code}: {said}")
     return spent
 
 

@@ -1,8 +1,8 @@
 """A chat endpoint that answers anything at once, so cheaply that it is never what a benchmark measures.
 
-``python -m tests.bench.server [--latency S]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells what
-came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet parts of
-the pipeline look smaller than they are.
+``python -m tests.bench.server [--latency S]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells
+what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet
+parts of the pipeline look smaller than they are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from typing import cast
+
+from tests.bench.load import ANSWER_CHARS, sentence
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 try:
@@ -24,11 +27,6 @@ except ImportError:
     pass
 
 REPLIES = 8_192
-ANSWER_CHARS = 230  # as the answers of the reference measurements
-WORDS = (
-    "the review says that a battery lasts two days while the screen is bright and clear although delivery took more "
-    "than one week so overall opinion stays good with some doubt about price and support after first repair"
-).split()
 
 
 def _http(body: bytes) -> bytes:
@@ -39,7 +37,7 @@ def _http(body: bytes) -> bytes:
 def canned_replies(count: int) -> list[bytes]:
     """Whole HTTP replies of about 600 bytes of JSON each; the same ones in every process."""
     chosen = random.Random(7)
-    return [_http(_completion(number, " ".join(chosen.choices(WORDS, k=60))[:ANSWER_CHARS])) for number in range(count)]
+    return [_http(_completion(number, sentence(chosen, ANSWER_CHARS))) for number in range(count)]
 
 
 def _completion(number: int, answer: str) -> bytes:
@@ -113,8 +111,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
 
     def data_received(self, data: bytes) -> None:
         held = self._held + data if self._held else data

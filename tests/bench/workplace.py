@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import random
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,11 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.bare import WORKERS
+from tests.bench.load import WORKERS, write_table
 from tests.bench.process import CannedServer, NotMeasured, Spent, spend, well
-from tests.bench.server import WORDS
-
-PROMPT_CHARS = 200
 
 _JOB = """\
 name: bench
@@ -56,12 +51,7 @@ class Workplace:
     def table(self, rows: int) -> Path:
         path = self.folder / f"rows-{rows}.csv"
         if not path.exists():
-            chosen = random.Random(rows)
-            with path.open("w", encoding="utf-8", newline="") as file:
-                out = csv.writer(file)
-                out.writerow(["id", "text"])
-                for number in range(rows):
-                    out.writerow([f"{number:08d}", " ".join(chosen.choices(WORDS, k=50))[:PROMPT_CHARS]])
+            write_table(path, rows)
         return path
 
     def job(self, rows: int, server: CannedServer, concurrency: int = WORKERS) -> BenchJob:

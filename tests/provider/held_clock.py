@@ -181,7 +181,7 @@ async def work(send: Send, rows: int, workers: int, body: bytes = b"x" * 400) ->
         for row in todo:
             try:
                 await send(ApiCall("POST", "/", body, row=f"{row:032x}"))
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the test wants to see it
                 faults.append(exc)
 
     await asyncio.gather(*(worker() for _ in range(workers)))
@@ -199,7 +199,7 @@ async def work_for(send: Send, span_s: float, workers: int, body: bytes = b"x" *
             row += 1
             try:
                 await send(ApiCall("POST", "/", body, row=f"{number:016x}{row:016x}"))
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the test wants to see it
                 faults.append(exc)
 
     await asyncio.gather(*(worker(number) for number in range(workers)))

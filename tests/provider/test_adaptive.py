@@ -105,10 +105,20 @@ def test_a_window_is_never_smaller_than_one_nor_larger_than_asked_for() -> None:
     assert window.size == 4
 
 
-def test_answers_that_take_many_times_as_long_cut_the_window() -> None:
-    window = Window(256, 8)
-    grow(window, 0.0, 3, 0.2)
-    wide = window.size
-    for _ in range(int(wide) * 3):
-        window.succeeded(1.0, 0, 2.0)
-    assert 8 <= window.size < wide
+def test_a_queue_in_the_server_cuts_the_window() -> None:
+    window, now, widest = Window(256, 8), 0.0, 0.0
+    for _ in range(100):
+        latency_s = 0.2 * max(1.0, window.size / 16)  # sixteen at a time
+        now += latency_s
+        grow(window, now, 1, latency_s)
+        widest = max(widest, window.size)
+    assert 16 < widest < 200
+    assert window.size < 100
+
+
+def test_answers_that_are_longer_by_themselves_do_not() -> None:
+    window = Window(64, 8)
+    grow(window, 1.0, 5, 0.2)
+    for now in range(10, 200, 3):
+        grow(window, float(now), 1, 3.0)
+    assert window.size == 64

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pipeline.provider.pacing import SLACK_S, Pace, request_pace, token_pace
@@ -19,7 +21,7 @@ def drain(pace: Pace, start_s: float, end_s: float, step_s: float = 0.001) -> li
 def test_there_is_no_burst_at_the_start() -> None:
     went = drain(Pace(50), 0, 1)
     assert len(went) <= 51
-    assert all(b - a > 0.015 for a, b in zip(went, went[1:], strict=False))
+    assert all(b - a > 0.015 for a, b in pairwise(went))
 
 
 def test_any_minute_holds_less_than_the_allowance_even_after_catching_up() -> None:

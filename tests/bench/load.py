@@ -1,0 +1,30 @@
+"""What both sides and the server are given: rows of about 200 characters, 256 at a time."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+WORKERS = 256
+PROMPT_CHARS = 200
+ANSWER_CHARS = 230
+_TEXT = (
+    "the review says that a battery lasts two days while the screen is bright and clear although delivery took more "
+    "than one week so overall opinion stays good with some doubt about price and support after first repair"
+)
+_WORDS = _TEXT.split()
+
+
+def sentence(chosen: random.Random, chars: int) -> str:
+    return " ".join(chosen.choices(_WORDS, k=chars // 3))[:chars]
+
+
+def write_table(path: Path, rows: int) -> None:
+    """A CSV with the columns ``id`` and ``text``; the same bytes for the same number of rows."""
+    chosen = random.Random(rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["id", "text"])
+        for number in range(rows):
+            out.writerow([f"{number:08d}", sentence(chosen, PROMPT_CHARS)])

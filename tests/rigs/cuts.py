@@ -1,0 +1,98 @@
+"""Power cuts at random points of random histories, also while the recovery from one is under way."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from tests.rigs.disk import KINDS, Disk, Fault, Killed, lay_out
+from tests.rigs.oracle import judge
+from tests.rigs.power import Tree, Volume
+from tests.rigs.work import NAME, Run, Truth
+
+ROWS = 16
+SEAL_ROWS = 6
+IMAGES_PER_HISTORY = 12
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one to three runs on a folder called, and what was safe before each call (and at the end)."""
+
+    disk: Disk
+    truth: Truth
+    safe: list[frozenset[str]]
+
+    def image(self, rng: random.Random) -> tuple[Tree, frozenset[str]]:
+        cut = rng.randint(0, len(self.disk.ops))
+        return Volume(self.disk, self.disk.ops[:cut]).image(rng.randrange(2**32)), self.safe[cut]
+
+
+def history(root: Path, rng: random.Random) -> History:
+    """Runs of which all but the last are killed at some call (or fail at some sync, as a failing disk makes them)."""
+    root.mkdir()
+    disk, truth = Disk(str(root)), Truth()
+    safe: list[frozenset[str]] = []
+    for more in reversed(range(rng.choice([1, 2, 2, 3]))):
+        disk.revive(*([_fault(rng)] if more else []))
+        run = Run(str(root / "checkpoint"), disk, truth, seal_rows=SEAL_ROWS, seed=rng.randrange(2**32))
+        disk.before_op = lambda run=run: safe.append(run.safe())  # type: ignore[misc]
+        try:
+            run.go(range(ROWS))
+        except (Killed, PipelineError):
+            continue
+        finally:
+            truth.safe = set(run.safe())
+    disk.die()
+    safe.append(frozenset(truth.safe))
+    return History(disk, truth, safe)
+
+
+def _fault(rng: random.Random) -> Fault:
+    kind = rng.choice([kind for kind in KINDS if kind != "truncate"])
+    what = "EIO" if kind == "datasync" and rng.random() < 0.5 else "kill"
+    return Fault(kind, rng.randint(1, 50 if kind == "write" else 20), what)
+
+
+def images(folder: Path, seed: int) -> Iterator[list[str]]:
+    """For each image what is wrong with it, without end."""
+    rng = random.Random(seed)
+    while True:
+        try:
+            past = history(folder / "history", rng)
+        except (PipelineError, OSError, ValueError, KeyError) as exc:  # only a mutant gets here
+            yield [f"{type(exc).__name__}: {exc}"]
+            past = None
+        for number in range(IMAGES_PER_HISTORY if past else 0):
+            assert past is not None
+            tree, safe = past.image(rng)
+            if number % 2:
+                tree, wrong = _cut_again(folder / "again", tree, rng)
+            else:
+                wrong = []
+            lay_out(tree, str(folder / "image"))
+            disk = Disk(str(folder / "image"))
+            rows = ROWS if number % 4 == 0 else 0
+            yield wrong or judge(str(folder / "image" / "checkpoint"), past.truth, safe, files=disk, rows=rows)
+            shutil.rmtree(folder / "image")
+        shutil.rmtree(folder / "history")
+
+
+def _cut_again(folder: Path, tree: Tree, rng: random.Random) -> tuple[Tree, list[str]]:
+    """The power fails a second time while the first failure is being recovered from."""
+    lay_out(tree, str(folder))
+    disk = Disk(str(folder))
+    try:
+        run = Run(str(folder / "checkpoint"), disk, Truth(), seal_rows=SEAL_ROWS, seed=0)
+        run.go(range(0))
+    except (PipelineError, OSError, ValueError, KeyError) as exc:
+        return tree, [f"{type(exc).__name__} in recovery of {NAME}: {exc}"]
+    finally:
+        disk.die()
+        shutil.rmtree(folder)
+    cut = rng.randint(0, len(disk.ops))
+    return Volume(disk, disk.ops[:cut]).image(rng.randrange(2**32)), []

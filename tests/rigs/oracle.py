@@ -1,0 +1,209 @@
+"""Judge of a checkpoint folder: an own reader of the files, and what must hold of what it finds.
+
+It shares no line with the product's reader; only the last questions are put to the product itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import PipelineError
+from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.files import Files
+from pipeline.storage.snapshot import Snapshot
+from tests.rigs.work import NAME, Truth, key_of, outcome_of
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    key: str
+    what: str  # answer failure attempt in_doubt
+    text: str
+
+
+def read_folder(folder: str) -> list[Found]:
+    """Every record of the parts that the manifest names, then of the journal, in order."""
+    job = str(json.loads(_bytes(folder, "job.json"))["job"])
+    parts: dict[int, dict[str, Any]] = {}
+    for line in _bytes(folder, "manifest.jsonl").split(b"\n"):
+        member = _line(line, zlib.crc32(job.encode()))
+        if member is not None:
+            parts[member["seg"]] = member
+    found: list[Found] = []
+    for number, member in sorted(parts.items()):
+        if not member.get("dropped"):
+            found += _part(os.path.join(folder, "parts", member["part"]), member)
+        parts[number] = member
+    for name in sorted(os.listdir(os.path.join(folder, "journal"))):
+        if int(name[:4]) not in parts:
+            found += _segment(_bytes(folder, "journal", name), job)
+    return found
+
+
+def _bytes(*path: str) -> bytes:
+    try:
+        with open(os.path.join(*path), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _line(line: bytes, seed: int) -> dict[str, Any] | None:
+    body, mark, check = line.rpartition(b',"c":"')
+    if not mark or check != b'%08x"}' % zlib.crc32(body, seed):
+        return None
+    members: dict[str, Any] = json.loads(line)
+    return members
+
+
+def _part(path: str, member: dict[str, Any]) -> list[Found]:
+    data = _bytes(path)
+    if hashlib.sha256(data).hexdigest() != member["sha256"]:
+        raise AssertionError(f"{path} is not as the manifest has it")
+    return list(_rows(data))
+
+
+@functools.lru_cache(64)
+def _rows(data: bytes) -> tuple[Found, ...]:
+    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error"]).rows()
+    return tuple(_found(key.hex(), event, text, kind, error) for key, event, text, kind, error in rows)
+
+
+def _segment(data: bytes, job: str) -> list[Found]:
+    first, *lines = data.split(b"\n")
+    header = _line(first, zlib.crc32(job.encode()))
+    members = [_line(line, int(header["salt"], 16)) for line in lines[:-1]] if header else []
+    events = {"o": "outcome", "t": "attempt"}
+    return [
+        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"))
+        for each in members
+        if each is not None and each["e"] in events
+    ]
+
+
+def _found(key: str, event: str, text: str | None, kind: str | None, error: str | None) -> Found:
+    if kind == "in_doubt":
+        return Found(key, "in_doubt", "")
+    what = "attempt" if event == "attempt" else "failure" if text is None else "answer"
+    return Found(key, what, (error if text is None else text) or "")
+
+
+def judge(
+    folder: str,
+    truth: Truth,
+    safe: frozenset[str],
+    *,
+    files: Files,
+    whole: bool = False,
+    rows: int = 0,
+) -> list[str]:
+    """What is wrong with a folder after a crash; recovers it on the way. ``whole``: no written record may be missing
+    and the requests in doubt are known, as after a kill without a power cut. ``rows``: have the next run do them."""
+    try:
+        return _judge(folder, truth, safe, files, whole, rows)
+    except (PipelineError, AssertionError, OSError, pl.exceptions.PolarsError, ValueError, KeyError) as exc:
+        return [f"{type(exc).__name__}: {exc}"]
+
+
+def _judge(folder: str, truth: Truth, safe: frozenset[str], files: Files, whole: bool, rows: int) -> list[str]:
+    _recover(folder, files)
+    found = read_folder(folder)
+    wrong = _content(found, truth, safe)
+    doubts = Counter(each.key for each in found if each.what == "in_doubt")
+    sent = truth.sends
+    wrong += [f"in doubt more often than sent: {key}" for key, count in doubts.items() if count > sent.get(key, 0)]
+    if whole:
+        texts = {each.text for each in found}
+        wrong += [f"received and lost: {said.text[:20]}" for said in truth.written if said.text not in texts]
+        known = truth.open_marks | truth.unsure | truth.once_open
+        missed = truth.open_marks - doubts.keys()
+        wrong += [f"in doubt, and not told: {key}" for key in missed - truth.unsure]
+        wrong += [f"told in doubt, and answered: {key}" for key in doubts.keys() - known]
+    wrong += _standing(folder, found)
+    wrong += _again(folder, files, found)
+    if rows:
+        wrong += _completes(folder, files, truth, found, rows)
+    return wrong
+
+
+def _recover(folder: str, files: Files) -> Checkpoint:
+    checkpoint = Checkpoint.open(folder, NAME, files=files)
+    checkpoint.seal()
+    checkpoint.release()
+    return checkpoint
+
+
+def _content(found: list[Found], truth: Truth, safe: frozenset[str]) -> list[str]:
+    wrong: list[str] = []
+    seen: Counter[str] = Counter()
+    for each in found:
+        if each.what == "in_doubt":
+            continue
+        seen[each.text] += 1
+        said = truth.tried.get(each.text)
+        if said is None:
+            wrong.append(f"invented: {each.text[:40]!r}")
+        elif (said.key, said.what) != (each.key, each.what):
+            wrong.append(f"wrong: {each.what} of {each.key} says {each.text[:20]!r}")
+    wrong += [f"{count} times: {text[:20]!r}" for text, count in seen.items() if count > 1]
+    wrong += [f"acknowledged and lost: {text[:20]!r}" for text in sorted(safe - seen.keys())]
+    return wrong
+
+
+def _expected(found: list[Found]) -> dict[str, Found]:
+    """The first answer counts; without one, the latest failure."""
+    expected: dict[str, Found] = {}
+    for each in found:
+        had = expected.get(each.key)
+        if each.what in ("answer", "failure") and (had is None or had.what == "failure"):
+            expected[each.key] = each
+    return expected
+
+
+def _standing(folder: str, found: list[Found]) -> list[str]:
+    snapshot = Snapshot(folder, str(json.loads(_bytes(folder, "job.json"))["job"]))
+    table = snapshot.standing()
+    wrong = ["a key stands twice"] if table["key"].n_unique() != table.height else []
+    pieces = [snapshot.piece(number, ["text", "error"]).rows() for number in range(len(snapshot))]
+    stands = {}
+    for key, piece, place, answered in table.select("key", "piece", "place", "answered").rows():
+        text, error = pieces[piece][place]
+        name = key.to_bytes(16, "little", signed=True).hex()
+        stands[name] = Found(name, "answer" if answered else "failure", text if answered else error)
+    if stands != _expected(found):
+        wrong.append(f"stands as {stands}, not as {_expected(found)}"[:400])
+    return wrong
+
+
+def _again(folder: str, files: Files, found: list[Found]) -> list[str]:
+    """Recovering what is recovered changes nothing."""
+    checkpoint = _recover(folder, files)
+    wrong = [] if read_folder(folder) == found else ["a second recovery changed the records"]
+    if checkpoint.in_doubt or checkpoint.cut_tails:
+        wrong.append("a second recovery found something to do")
+    return wrong
+
+
+def _completes(folder: str, files: Files, truth: Truth, found: list[Found], rows: int) -> list[str]:
+    """The next run asks the rest, and every row has its answer once."""
+    checkpoint = Checkpoint.open(folder, NAME, files=files)
+    had = {key for key, each in _expected(found).items() if each.what == "answer"}
+    for row in range(rows):
+        if key_of(row) not in had:
+            checkpoint.record(outcome_of(truth.say(key_of(row), "answer")))
+    checkpoint.seal()
+    checkpoint.release()
+    found = read_folder(folder)
+    answers = [each for each in _expected(found).values() if each.what == "answer"]
+    wrong = _content(found, truth, frozenset())
+    missing = rows - len(answers)
+    return [*wrong, f"{missing} rows without an answer after the follow-up"] if missing else wrong
