@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
-from pipeline.run import CHECKPOINT
+from pipeline.run import CHECKPOINT, refuse_foreign
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
+from pipeline.watch import ALIKE_FIRST
 
 
 def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
@@ -21,13 +22,17 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     rows = source.count()
     yield f"spec: ok ({job.spec.name}; model {job.model.name}; {job.spec.endpoint.base_url})"
     yield f"input: ok ({rows} rows, {len(source.schema)} columns, {len(source.files)} file(s))"
-    first = next(previews(job, 1), None)
-    if first is None:
+    first = list(previews(job, ALIKE_FIRST))
+    invalid = [shown["invalid_input"] for shown in first if "invalid_input" in shown]
+    if not first:
         yield "prompts: the input has no rows; a run would end at once"
-    elif "invalid_input" in first:
-        raise InputError(f"the first row cannot be sent: {first['invalid_input']}. Mend the template or the input")
+    elif len(invalid) == len(first):
+        raise InputError(
+            f"the first {len(first)} rows all cannot be sent: {invalid[0]}. Mend the template or the input"
+        )
     else:
-        yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'})"
+        skipped = f"; {len(invalid)} of the first {len(first)} rows cannot be sent: {invalid[0]}" if invalid else ""
+        yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'}{skipped})"
     yield f"output: ok ({check_folder(job)})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
@@ -42,6 +47,7 @@ def check_folder(job: Job) -> str:
         existing = os.path.dirname(existing) or "."
     if not os.access(existing, os.W_OK | os.X_OK):
         raise CheckpointError(f"{existing} is not writable; make it so, or name another folder in `output:`")
+    refuse_foreign(job.folder)
     folder = os.path.join(job.folder, CHECKPOINT)
     found = checkpoints.read_job(Files(), Layout(folder))
     if found is not None and found.name != job.spec.name:

@@ -5,10 +5,11 @@ Only the standard library and click are imported here; a verb imports what it ne
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -87,10 +88,25 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The installed command."""
+    # Read by polars' allocator when it is loaded: give memory back soon, or the peak of a long table doubles.
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
+    _open_streams()
+    code = call()
+    if code == 130:
+        # At once: a thread that still reads the input would be waited for, or die in the middle of foreign code.
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Do what a command line says; gives the exit code. Raises nothing."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(arguments, standalone_mode=False)
     except click.ClickException as exc:
-        exc.show(sys.stderr)
+        with contextlib.suppress(OSError):
+            exc.show(sys.stderr)
         code = 2
     except click.exceptions.Abort:
         code = 130
@@ -98,21 +114,48 @@ def main() -> NoReturn:
         _complain(exc)
         code = exc.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read our output has left; that is no fault
+        _to_nowhere(1)  # whoever read our output has left; that is no fault
         code = 0
+    except OSError as exc:
+        _say(f"pipeline: {exc.filename}: {exc.strerror}" if exc.filename else f"pipeline: {exc}")
+        code = 2 if isinstance(exc, _OF_THE_USER) else 1
     except Exception:  # noqa: BLE001 - the last door: a bug is told as one, and never as something a user did
         from pipeline.runlog import redact
 
-        click.echo(redact(traceback.format_exc()), err=True)
-        click.echo("pipeline: this is a fault of the tool, not yours; please report the lines above", err=True)
+        _say(redact(traceback.format_exc()))
+        _say("pipeline: this is a fault of the tool, not yours; please report the lines above")
         code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+_OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def _complain(exc: PipelineError) -> None:
+    _say(f"pipeline: {_safe(str(exc))}")
+
+
+def _safe(text: str) -> str:
+    """Without keys, and without what a terminal would obey: a message may quote the input or a server."""
+    from pipeline.progress import plain
     from pipeline.runlog import redact
 
-    click.echo(f"pipeline: {redact(str(exc))}", err=True)
+    return "\n".join(plain(line) for line in redact(text).split("\n"))
+
+
+def _open_streams() -> None:
+    """Standard streams that cron or a script has closed: nothing that we open must come to stand in their places."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+def _to_nowhere(stream: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 # -- sending -----------------------------------------------------------------------------------------------------------
@@ -122,9 +165,10 @@ def _complain(exc: PipelineError) -> None:
 @run_options
 def run(job_file: Path, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
-    _change_directory(flags["directory"])
-    spec = _load(job_file, flags["overrides"], flags["limit"])
-    return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
+    with _telling(flags):
+        _change_directory(flags["directory"])
+        spec = _load(job_file, flags["overrides"], flags["limit"])
+        return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -137,10 +181,11 @@ def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: A
     from pipeline.simulator import Settings
     from pipeline.simulator.background import in_background
 
-    _change_directory(flags["directory"])
-    spec = _load(job_file, flags["overrides"], flags["limit"])
-    with in_background(Settings(latency_s=latency, faults=_shares(faults))) as base_url:
-        return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
+    with _telling(flags):
+        _change_directory(flags["directory"])
+        spec = _load(job_file, flags["overrides"], flags["limit"])
+        with in_background(Settings(latency_s=latency, faults=_shares(faults))) as base_url:
+            return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
 
 
 def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Callable[[], str | None]) -> int:
@@ -148,7 +193,7 @@ def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Ca
     from pipeline.run import Options
     from pipeline.run import run as run_job
 
-    quiet = flags["quiet"]
+    quiet, as_json = flags["quiet"], flags["log_format"] == "json"
     options = Options(
         retry_failed=flags["retry_failed"],
         accept_changes=flags["accept_changes"],
@@ -156,7 +201,6 @@ def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Ca
         max_minutes=flags["max_minutes"],
         simulated=simulated,
     )
-    as_json = flags["log_format"] == "json"
     say: Callable[[str], None] = _silent if quiet or as_json else _say
     summary = run_job(
         Job(spec),
@@ -164,13 +208,15 @@ def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Ca
         options,
         say=say,
         display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
-        echo=_echo_json if as_json else None,
+        echo=_echo(quiet) if as_json else None,
     )
-    if not quiet and not as_json:
+    if as_json:
+        return summary.exit_code  # the log has told
+    if not quiet:
         for line in summary.lines():
-            click.echo(line, err=True)
-    elif summary.exit_code and not as_json:
-        click.echo(f"pipeline: {summary.message}", err=True)
+            _say(line)
+    elif summary.exit_code:
+        _say(f"pipeline: {summary.message}")
     return summary.exit_code
 
 
@@ -183,19 +229,37 @@ def _display() -> Display:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        _to_nowhere(2)  # the terminal is gone, or a pipe's reader: the run goes on, and nobody listens
 
 
 def _silent(text: str) -> None:
     return
 
 
-def _echo_json(level: str, event: str, members: dict[str, Any]) -> None:
-    import orjson
+def _echo(quiet: bool) -> Callable[[str, dict[str, Any], str], None]:
+    def echo(level: str, members: dict[str, Any], line: str) -> None:
+        if not quiet or level == "error" or members.get("exit_code"):
+            _say(line)
 
-    from pipeline.runlog import redact
+    return echo
 
-    click.echo(redact(orjson.dumps({"level": level, "event": event, **members}, default=str).decode()), err=True)
+
+@contextlib.contextmanager
+def _telling(flags: dict[str, Any]) -> Iterator[None]:
+    """Under ``--log-format json`` an error is a line of JSON, too."""
+    try:
+        yield
+    except PipelineError as exc:
+        if flags["log_format"] != "json":
+            raise
+        import orjson
+
+        told = {"level": "error", "event": "end", "exit_code": exc.exit_code, "message": _safe(str(exc))}
+        _say(orjson.dumps(told).decode())
+        raise click.exceptions.Exit(exc.exit_code) from exc
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ be checked even after one of the two was killed.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -20,9 +21,12 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from pipeline.cli import cli
-from pipeline.errors import RunPaused
+from pipeline.cli import call
+from pipeline.errors import PipelineError
+from pipeline.run import CHECKPOINT
 from pipeline.spec import load
+from pipeline.storage.layout import Layout
+from pipeline.storage.lock import held
 
 LATENCY_S = 0.25
 START_S = 20.0
@@ -32,13 +36,16 @@ WAIT_FOR_LOCK_S = 120.0
 def main() -> None:
     """Arguments: the job file. Exits as the run did."""
     job_file = sys.argv[1]
-    spec = load(job_file)
+    try:
+        spec = load(job_file)
+    except PipelineError as exc:
+        raise SystemExit(f"pipeline: {exc}") from None
     address = urlsplit(spec.endpoint.base_url)
     root = f"{address.scheme}://{address.netloc}"
     ledger = Path(spec.output.path).parent / "simulator-ledger.jsonl"
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with _simulator(root, address.port or 8808, ledger):
-        code = _run(job_file)
+        code = _run(job_file, Layout(os.path.join(spec.output.path, CHECKPOINT)).lock)
         stats = _stats(root) or {}
     click.echo(
         f"  the simulator's ledger ({ledger}): {stats.get('requests')} requests received, {stats.get('billed')} "
@@ -48,17 +55,13 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(job_file: str) -> int:
+def _run(job_file: str, lock: str) -> int:
     """The run itself; waits for an earlier demo whose make was killed, but which is still at work."""
     deadline = time.monotonic() + WAIT_FOR_LOCK_S
-    while True:
-        try:
-            return int(cli.main(["run", job_file], standalone_mode=False) or 0)
-        except RunPaused as exc:
-            if time.monotonic() > deadline:
-                raise
-            click.echo(f"{exc}; waiting", err=True)
-            time.sleep(1)
+    while held(lock) and time.monotonic() < deadline:
+        click.echo("an earlier demo is still at work; waiting for it", err=True)
+        time.sleep(1)
+    return call(["run", job_file])
 
 
 @contextlib.contextmanager
@@ -68,8 +71,9 @@ def _simulator(root: str, port: int, ledger: Path) -> Iterator[None]:
         return
     command = [sys.executable, "-m", "pipeline", "simulate", "--port", str(port), "--latency", str(LATENCY_S)]
     # It ends when its stdin does, and that ends with us, however we end.
+    # A session of its own: Ctrl-C is for the run, which still waits for answers.
     with subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--ledger", str(ledger), "--until-stdin-closes"], stdin=subprocess.PIPE
+        [*command, "--ledger", str(ledger), "--until-stdin-closes"], stdin=subprocess.PIPE, start_new_session=True
     ) as simulator:
         deadline = time.monotonic() + START_S
         while _stats(root) is None:

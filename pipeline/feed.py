@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -26,7 +28,7 @@ class Feed:
         """The next row, None at the end. Raises InputError when the table turns out to be damaged."""
         while True:
             if len(self._rows) < LOW_WATER and self._reading is None and not self._ended:
-                self._reading = asyncio.ensure_future(asyncio.to_thread(next, self._batches, None))
+                self._reading = self._read()
             if self._rows:
                 return self._rows.popleft()
             if self._reading is None:
@@ -46,6 +48,30 @@ class Feed:
         else:
             self._rows.extend(row for row in batch if self._wanted(row.ordinal))
 
+    def _read(self) -> asyncio.Future[list[Row] | None]:
+        # A thread of its own and not the loop's executor, which the loop would wait for at its end.
+        loop = asyncio.get_running_loop()
+        reading: asyncio.Future[list[Row] | None] = loop.create_future()
+
+        def read() -> None:
+            batch: list[Row] | None = None
+            fault: Exception | None = None
+            try:
+                batch = next(self._batches, None)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised where the rows are drawn
+                fault = exc
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                loop.call_soon_threadsafe(_deliver, reading, batch, fault)
+
+        threading.Thread(target=read, name="feed", daemon=True).start()
+        return reading
+
+    def give_up(self) -> None:
+        """Wait no longer for a batch that is still being read; its thread ends when it may."""
+        self._ended = True
+        if self._reading is not None:
+            self._reading.cancel()
+
     async def close(self) -> None:
         """Wait for a batch that is still being read, so that its thread ends before the loop does."""
         self._ended = True
@@ -53,3 +79,12 @@ class Feed:
             await asyncio.wait({self._reading})
             if not self._reading.cancelled():
                 self._reading.exception()
+
+
+def _deliver(reading: asyncio.Future[list[Row] | None], batch: list[Row] | None, fault: Exception | None) -> None:
+    if reading.cancelled():
+        return
+    if fault is None:
+        reading.set_result(batch)
+    else:
+        reading.set_exception(fault)

@@ -22,10 +22,11 @@ from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import ApiCall, Dialogue, Exchange, Model, Prompt, Row
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
-from pipeline.storage.output import added_names, refuse_clashes
+from pipeline.storage.output import added_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
 
 _QUESTION_FORMAT = 1
+_ID_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Job:
         )
         self.source.check(self.templates.columns)
         refuse_clashes(list(self.source.schema), added_names(spec.output.prefix))
+        refuse_own_tables(self.source.files, spec.output.path)
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
@@ -77,7 +79,7 @@ class Job:
         budget = self.spec.budget
         if budget.usd is not None and not self.prices.known:
             raise SpecError(
-                "budget.usd needs prices (input and output, or per_request): nobody can keep to a price that is not known"
+                "budget.usd needs prices (input and output, or per_request): no one can keep to an unknown price"
             )
         if (budget.usd is not None or budget.tokens is not None) and self.max_output_tokens is None:
             raise SpecError(
@@ -90,7 +92,7 @@ class Job:
 
     @property
     def question(self) -> str:
-        """Fingerprint of what is asked about a row."""
+        """Fingerprint of what is asked about a row; its end names the id column alone (see ``same_ids``)."""
         spec = self.spec
         messages = [[message.role, message.content] for message in spec.prompt.messages]
         asked = [
@@ -101,7 +103,8 @@ class Job:
             messages,
             spec.input.id,
         ]
-        return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        whole = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        return whole[:-_ID_DIGITS] + hashlib.sha256(orjson.dumps(spec.input.id)).hexdigest()[:_ID_DIGITS]
 
     def ready(self, row: Row) -> Ready:
         """Render a row and open its exchange; an invalid row comes back with the reason."""
@@ -116,6 +119,11 @@ class Job:
     def prompt(self, row: Row) -> Prompt:
         """Raises InvalidRow."""
         return self.templates.render(row)
+
+
+def same_ids(question: str, other: str) -> bool:
+    """Two questions name rows by the same column."""
+    return question[-_ID_DIGITS:] == other[-_ID_DIGITS:]
 
 
 def on_loopback(spec: JobSpec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from pipeline.errors import CheckpointError, PipelineError, SpecError
+from pipeline.errors import CheckpointError, SpecError, StorageError
 from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.plan import Finished, Plan, kept_keys, list_keys, make, stand
@@ -87,16 +88,17 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
         if finished is not None and finished.of_this(job, fingerprint) and retry_failed is None:
             return _forecast(job, finished.plan(), finished.totals)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
+    if keys is None:
+        job.source.check_ids()
     keys = list_keys(job, keys, tick)
     standing, gone = stand(keys, found.snapshot if found else None)
-    changed = found is not None and found.job.question not in ("", job.question)
     plan = make(
         job,
         standing,
         gone,
         found.snapshot if found else None,
         retry_failed=retry_failed,
-        question_changed=changed,
+        asked_before=found.job.question if found else "",
     )
     totals = found.snapshot.totals() if found else Totals()
     return _forecast(job, plan, totals)
@@ -195,6 +197,8 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
     write = _WRITERS.get(os.path.splitext(target)[1].lower())
     if write is None:
         raise SpecError(f"--to {target}: the name must end in .csv, .parquet or .jsonl")
+    if any(os.path.realpath(path) == os.path.realpath(target) for path in job.source.files):
+        raise SpecError(f"--to {target}: that is the input; it was not overwritten. Name another file")
     found = must_know(job.folder)
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
@@ -202,4 +206,5 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
     try:
         return write(Files(), os.path.abspath(target), join, guard_formulas)
     except OSError as exc:
-        raise PipelineError(f"--to {target}: {exc.strerror or exc}") from exc
+        failed = StorageError if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else SpecError
+        raise failed(f"--to {target}: {exc.strerror or exc}") from exc

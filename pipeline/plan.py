@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.job import Job
+from pipeline.job import Job, same_ids
 from pipeline.ledger import Totals
 from pipeline.records import Usage
 from pipeline.storage.files import Files
@@ -144,9 +144,9 @@ def make(
     snapshot: Snapshot | None,
     *,
     retry_failed: str | None,
-    question_changed: bool,
+    asked_before: str,
 ) -> Plan:
-    """Count what a run would do."""
+    """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one."""
     table = standing.table
     marked = table.select(
         pl.col("answered").fill_null(False).alias("done"),
@@ -160,12 +160,12 @@ def make(
     failed_again = int((marked["to_do"] & ~marked["unknown"]).sum())
     unknown_rows = marked.filter("unknown")["ordinal"]
     changed = _changed(job, unknown_rows, gone, snapshot)
-    orphans = int(gone["answered"].sum())
     again = 0
-    if question_changed:
-        again = (
-            _changed(job, unknown_rows, gone.filter("answered"), snapshot) if _has_ids(job) else min(unknown, orphans)
-        )
+    if asked_before not in ("", job.question):
+        answers = gone.filter("answered")
+        # Without ids, or under other ones, nobody can tell which answers were these rows': as many as may be.
+        comparable = _has_ids(job) and same_ids(asked_before, job.question)
+        again = _changed(job, unknown_rows, answers, snapshot) if comparable else min(unknown, answers.height)
     return Plan(
         rows=table.height,
         done=done,

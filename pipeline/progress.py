@@ -5,6 +5,7 @@ Counts are of rows that are safely on the disk. It looks at the run at its own p
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -79,6 +80,10 @@ class Bar:
         self._rate = Rate()
 
     def show(self, view: View) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            self._show(view)
+
+    def _show(self, view: View) -> None:
         if self._bar.total != view.rows:
             self._bar.total = view.rows
         self._bar.initial = view.done_before
@@ -91,12 +96,14 @@ class Bar:
         )
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(text, file=sys.stderr)
 
     def close(self, view: View | None) -> None:
         if view is not None:
             self.show(view)
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
 
 class Lines:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 Value = str | int | float | bool | None
 """A cell of the input as a template sees it."""
@@ -139,11 +139,13 @@ class Completion:
     request_id: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
+    fields: Mapping[str, Any] | None = None  # the typed answer, where the job asks for one
+    step: str | None = None  # how it was read: as_is, repaired, re_asked
+    problems: str | None = None  # why there is no typed answer
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a row ended."""
+class Outcome(NamedTuple):
+    """How a row ended. A tuple: made once per row, with many members, it costs a fifth of a frozen dataclass."""
 
     key: str  # 32 hexadecimal digits
     row: Row
@@ -162,6 +164,36 @@ class Outcome:
     reasoning: str | None = None
     raw: str | None = None  # excerpt of an unusable reply
     permanent: bool = False  # a failure that a plain rerun does not try again
+    fields: Mapping[str, Any] | None = None
+    step: str | None = None
+
+
+class Form(Protocol):
+    """A typed answer that a job asks for: how to ask for it, and how to read what comes back."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]: ...
+
+    @property
+    def repair(self) -> int:
+        """How often an invalid answer is sent back with what is wrong with it."""
+
+    @property
+    def mode(self) -> str:
+        """How strongly the endpoint is asked now; changes when it refuses (``weaken``)."""
+
+    def response_format(self) -> Mapping[str, Any] | None: ...
+
+    def instructions(self) -> str | None:
+        """Words for the end of the system message."""
+
+    def weaken(self, mode: str) -> bool:
+        """The endpoint refused to be asked in this mode. False: there is no weaker one."""
+
+    def read(self, text: str) -> tuple[Mapping[str, Any] | None, str, Sequence[str]]:
+        """Values (None: no answer), the step it took, and the problems in words."""
+
+    def re_ask(self, text: str, problems: Sequence[str]) -> str: ...
 
 
 Send = Callable[[ApiCall], Awaitable[ApiReply]]

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import urlsplit
 
 import orjson
 import polars as pl
 
-from pipeline.errors import PipelineError, RunPaused, SpecError
+from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Totals
-from pipeline.plan import Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
 from pipeline.progress import Display, money, plain
-from pipeline.runlog import RunLog
-from pipeline.sending import DRAIN_S, Sending, Work
-from pipeline.stop import Stop, signals_raise
+from pipeline.runlog import Echo, RunLog
+from pipeline.sending import DRAIN_S, INPUT_CHANGED, Sending, Work
+from pipeline.stop import Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
+from pipeline.storage.layout import Layout
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.source import Stamp
+from pipeline.summary import NAME as SUMMARY
 from pipeline.summary import Summary
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -64,6 +69,7 @@ class _Known:
     standing: Standing | None
     before: Totals
     rows: int
+    fresh: bool  # there is no answer in the folder
 
 
 def run(
@@ -73,7 +79,7 @@ def run(
     *,
     say: Callable[[str], None],
     display: Callable[[], Display | None],
-    echo: Callable[[str, str, dict[str, object]], None] | None = None,
+    echo: Echo | None = None,
     files: Files | None = None,
 ) -> Summary:
     """Run the job; the summary says how it ended (exit code included). ``key`` is asked only when there is something
@@ -81,19 +87,55 @@ def run(
     began, clock = time.time(), time.monotonic()
     files = files or Files()
     allowed_failures(options.max_failed, 0)
+    refuse_foreign(job.folder)
     with signals_raise():
         checkpoint = Checkpoint.open(
             os.path.join(job.folder, CHECKPOINT), job.spec.name, simulated=options.simulated, files=files
         )
-        log = RunLog(os.path.join(job.folder, LOG), secrets.token_hex(4))
-        log.echo = echo
-        log.capture_library_warnings()
         try:
-            one = _OneRun(job, checkpoint, options, log, say, files, began, clock)
-            return one.go(key, display)
+            with _opened_log(job.folder, echo) as log:
+                return _OneRun(job, checkpoint, options, log, say, files, began, clock).go(key, display)
+        except OSError as exc:
+            raise StorageError(
+                f"{exc.filename or job.folder}: {exc.strerror or exc}; every acknowledged answer is kept. "
+                "Mend that, then run the same command again"
+            ) from exc
         finally:
             checkpoint.release()
-            log.close()
+
+
+def refuse_foreign(folder: str) -> None:
+    """Raises CheckpointError for tables that no run of ours has left: they would be overwritten."""
+    if os.path.lexists(Layout(os.path.join(folder, CHECKPOINT)).job):
+        return
+    there = [name for name in (RESULTS, FAILED, ATTEMPTS, SUMMARY) if os.path.lexists(os.path.join(folder, name))]
+    if there:
+        raise CheckpointError(
+            f"{folder} holds {', '.join(there)} without the checkpoint they come from; nothing was sent or "
+            "overwritten. Move them away, or name another folder in `output:`"
+        )
+
+
+@contextlib.contextmanager
+def _opened_log(folder: str, echo: Echo | None) -> Iterator[RunLog]:
+    """The run's log, which also tells why a run ended by an exception."""
+    path = os.path.join(folder, LOG)
+    try:
+        log = RunLog(path, secrets.token_hex(4))
+    except OSError as exc:
+        raise CheckpointError(f"{path} cannot be written ({exc.strerror}); nothing was sent. Move it away") from exc
+    log.echo = echo
+    log.capture_library_warnings()
+    try:
+        yield log
+    except PipelineError as reason:
+        log.error("stopped", exit_code=reason.exit_code, message=str(reason))
+        raise
+    except Exception as fault:
+        log.error("fault_of_ours", fault)
+        raise
+    finally:
+        log.close()
 
 
 class _OneRun:
@@ -117,40 +159,46 @@ class _OneRun:
         self.began = began
         self.clock = clock
         self.folder = job.folder
+        self.stamp: Stamp = ()
         self.limits_found: dict[str, object] = {}
 
     # -- the order of things ---------------------------------------------------------------------------------------
 
     def go(self, key: Callable[[], str | None], display: Callable[[], Display | None]) -> Summary:
+        # Before anything of the input is read: whatever is listed under its fingerprint must be of that very content.
+        self.stamp = self.job.source.stamp()
         fingerprint = self.job.source.fingerprint()
         finished = self._nothing_to_do(fingerprint)
         if finished is not None:
-            self.checkpoint.seal()
+            self._seal()
             return finished
         self.job.source.check_ids()
-        stamp = self.job.source.stamp()
         known = self._look(fingerprint)
         self._refuse_buying_again(known.plan)
         stop = Stop()
         sent = 0
         complete = True
         if known.plan is None or known.plan.to_send:
-            sending = self._send(known, key(), display(), stop)
+            sending = self._send(known, key(), display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
         elif self.checkpoint.job.question != self.job.question:
             self.checkpoint.update(question=self.job.question)
-        with signals_raise():
-            return self._end(known, stop, stamp, sent, complete)
+        return self._end(known, stop, sent, complete)
 
-    def _end(self, known: _Known, stop: Stop, stamp: object, sent: int, complete: bool) -> Summary:
-        self.checkpoint.seal()
-        if self.job.source.stamp() != stamp:
+    def _end(self, known: _Known, stop: Stop, sent: int, complete: bool) -> Summary:
+        self._seal()
+        if self._changed():
             complete = False
-            stop.because(
-                RunPaused("the input changed during the run; the answers are kept, run the same command again")
-            )
+            stop.because(RunPaused(INPUT_CHANGED))
         return self._finish(known, stop.reason, sent, complete)
+
+    def _seal(self) -> None:
+        with signals_wait():  # the lock must not be given up while a thread still seals
+            self.checkpoint.seal()
+
+    def _changed(self) -> object:
+        return self.job.source.changed_since(self.stamp)
 
     def _look(self, fingerprint: str) -> _Known:
         """Plan against the checkpoint; a fresh job is not looked at row by row before its rows are sent."""
@@ -159,9 +207,11 @@ class _OneRun:
         snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
         if not len(snapshot):
             keys = Keys(has_ids=job.spec.input.id is not None)
-            return _Known(fingerprint, keys, None, None, Totals(), rows)
+            return _Known(fingerprint, keys, None, None, Totals(), rows, fresh=True)
         kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
         keys = list_keys(job, kept)
+        if self._changed():
+            raise RunPaused(INPUT_CHANGED)
         if kept is None:
             keys.save(self.files, checkpoint.layout.keys, keys_name(job, fingerprint))
         standing, gone = stand(keys, snapshot)
@@ -171,10 +221,18 @@ class _OneRun:
             gone,
             snapshot,
             retry_failed=self.options.retry_failed,
-            question_changed=checkpoint.job.question not in ("", job.question),
+            asked_before=checkpoint.job.question,
         )
         self.log.info("plan", **asdict(plan))
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys))
+        self._tell_unknown_kind(standing)
+        fresh = not plan.done and not gone["answered"].any()
+        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh)
+
+    def _tell_unknown_kind(self, standing: Standing) -> None:
+        kinds = standing.table.filter(~pl.col("answered"))["kind"].unique().drop_nulls().sort().to_list()
+        if self.options.retry_failed not in (None, ALL_KINDS, *kinds):
+            there = f"there are: {', '.join(kinds)}" if kinds else "no row has failed"
+            self.say(f"--retry-failed {self.options.retry_failed}: no row failed with this kind; {there}")
 
     def _refuse_buying_again(self, plan: Plan | None) -> None:
         if plan is None or not plan.again or self.options.accept_changes:
@@ -191,7 +249,7 @@ class _OneRun:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def _send(self, known: _Known, key: str | None, display: Display | None, stop: Stop) -> Sending:
+    def _send(self, known: _Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop) -> Sending:
         self.checkpoint.update(question=self.job.question, finished=None)
         self.log.secret = key
         if self.checkpoint.in_doubt:
@@ -202,6 +260,7 @@ class _OneRun:
         work = self._work(known)
         self.say(_starting(work, self.job))
         self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
+        display = new_display()
         sending = Sending(
             self.job,
             self.checkpoint,
@@ -214,25 +273,32 @@ class _OneRun:
             stop=stop,
             drain_s=self.options.drain_s,
         )
-        minutes = self.options.max_minutes
         try:
-            _run_loop(sending.go(None if minutes is None else minutes * 60))
+            _run_loop(sending.go(self._seconds_left()))
         except BaseException:
-            self.checkpoint.abandon()
+            with signals_wait():
+                self.checkpoint.abandon()
             raise
         finally:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
         self.limits_found = dict(sending.wire.found())
         if stop.hurried:
-            self.checkpoint.abandon()
+            with signals_wait():
+                self.checkpoint.abandon()
             raise stop.reason or RunPaused("stopped")
         return sending
 
+    def _seconds_left(self) -> float | None:
+        """Of ``--max-minutes``, which planning counts into."""
+        minutes = self.options.max_minutes
+        return None if minutes is None else max(0.0, minutes * 60 - (time.monotonic() - self.clock))
+
     def _work(self, known: _Known) -> Work:
         if known.plan is None or known.standing is None:
-            return Work(known.rows, 0, 0, known.rows, 0, None)
+            return Work(known.rows, 0, 0, known.rows, 0, None, changed=self._changed)
         to_do = bytes(known.standing.to_do(self.options.retry_failed).cast(pl.UInt8).to_list())
+        failed = bytes(known.standing.table["answered"].eq(False).fill_null(False).cast(pl.UInt8).to_list())
         plan = known.plan
         return Work(
             plan.rows,
@@ -241,6 +307,9 @@ class _OneRun:
             plan.to_send,
             max(0, to_do.find(1)),
             lambda ordinal: to_do[ordinal] == 1,
+            lambda ordinal: failed[ordinal] == 1,
+            self._changed,
+            known.fresh,
         )
 
     def _host(self) -> str:
@@ -252,14 +321,18 @@ class _OneRun:
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
         standing, gone = stand(known.keys, snapshot)
         statuses, failures, transient = _count(standing.table)
-        unseen = known.rows - len(known.keys)  # a fresh job that was stopped has not looked at its last rows
+        unseen = max(0, known.rows - len(known.keys))  # a fresh job that was stopped has not looked at its last rows
         if unseen:
             statuses["pending"] = statuses.get("pending", 0) + unseen
         complete = complete and not statuses.get("pending")
         summary = self._summary(known, reason, snapshot.totals(), sent, statuses, failures)
         if complete:
-            summary = self._publish(known, snapshot, standing, summary, transient, gone.height)
-        summary.write(self.files)
+            try:
+                summary = self._publish(known, snapshot, standing, summary, transient, gone.height)
+            except RunPaused as paused:  # a signal, or an input that was edited meanwhile
+                summary = replace(summary, exit_code=paused.exit_code, message=plain(str(paused)))
+        if not summary.finished:
+            summary.write(self.files)
         self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)
         return summary
 
@@ -275,13 +348,14 @@ class _OneRun:
         job = self.job
         if known.plan is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
-        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix)
+        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed)
         publish(self.files, job.folder, join, job.spec.input.id)
         code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
         message = (
             "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
         )
         done = replace(summary, finished=True, exit_code=code, message=message)
+        done.write(self.files)
         finished = Finished(
             input=known.fingerprint,
             question=job.question,
@@ -347,7 +421,8 @@ class _OneRun:
         return Summary(
             job=self.job.spec.name,
             exit_code=code,
-            message="nothing to do: every row has ended, and the tables are in place",
+            message="nothing to do: every row has ended, and the tables are in place"
+            + (f"; {past.failed} rows failed, see `pipeline failures` and --retry-failed" if code else ""),
             finished=True,
             rows=past.rows,
             statuses=past.statuses,
@@ -405,5 +480,10 @@ def allowed_failures(text: str, rows: int) -> float:
 
 
 def _run_loop(main: Coroutine[None, None, None]) -> None:
+    # Each request makes objects that die with it; walking all that was imported again and again for their sake costs
+    # a third of a request.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(main)

@@ -5,6 +5,8 @@ Prompts and answers are never in it. A filter takes out anything that looks like
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
@@ -16,7 +18,10 @@ from typing import Any
 import orjson
 
 FILE_MODE = 0o600
-_KEY = re.compile(r"(?i)(bearer\s+)\S+|\bsk-[A-Za-z0-9_\-]{8,}")
+_KEY = re.compile(r"(?i)(bearer\s+)[^\s\"'\\,;]+|\bsk-[A-Za-z0-9_\-]{8,}")
+
+Echo = Callable[[str, dict[str, Any], str], None]
+"""Told of every event: its level, its members, and the line as the log has it."""
 
 
 def redact(text: str, secret: str | None = None) -> str:
@@ -36,20 +41,20 @@ class RunLog:
         if path is not None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(path, flags, FILE_MODE)
-        self.echo: Callable[[str, str, dict[str, Any]], None] | None = None
+        self.echo: Echo | None = None
 
     def event(self, level: str, event: str, **members: Any) -> None:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         line = {"ts": stamp, "level": level, "event": event, "run": self.run, **members}
-        text = redact(orjson.dumps(line, default=str).decode(errors="replace"), self.secret)
+        text = redact(_json(line), self.secret)
         if self._fd >= 0:
             try:
                 os.write(self._fd, text.encode() + b"\n")
             except OSError:
                 self.close()
         if self.echo is not None:
-            self.echo(level, event, members)
+            self.echo(level, line, text)
 
     def info(self, event: str, **members: Any) -> None:
         self.event("info", event, **members)
@@ -72,8 +77,16 @@ class RunLog:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
             self._fd = -1
+
+
+def _json(line: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(line, default=str).decode()
+    except TypeError:  # a file's name that is no text, a number of more than 64 bits
+        return json.dumps(line, default=str)
 
 
 class _Handler(logging.Handler):

@@ -25,7 +25,7 @@ from pipeline.provider.ask import (
     unexpected,
 )
 from pipeline.provider.budget import Purse
-from pipeline.records import ApiReply, Outcome, Row, Status
+from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
@@ -36,6 +36,10 @@ DRAIN_S = 60.0
 HEARTBEAT_S = 2.0
 FAULTS_OF_OURS = 3
 """So many rows struck by a fault of ours, and the run ends instead of failing them all."""
+
+INPUT_CHANGED = "the input changed during the run; the answers are kept, run the same command again"
+
+CUT_OFF = ProviderError("cut off by the end of the run; it may have been billed", kind="in_doubt", billed=Billed.MAYBE)
 
 
 @dataclass(slots=True)
@@ -52,7 +56,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is to be sent. ``wanted`` is None when every row is (a fresh job)."""
+    """What is to be sent. ``wanted`` is None when every row is (a fresh job); ``again``: it had failed before."""
 
     rows: int | None
     done_before: int
@@ -60,6 +64,18 @@ class Work:
     to_send: int | None
     start: int  # the first ordinal that may be wanted
     wanted: Callable[[int], bool] | None
+    again: Callable[[int], bool] = lambda ordinal: False
+    changed: Callable[[], object] = lambda: False  # the input is not what was planned with
+    fresh: bool = True  # the folder holds no answer yet
+
+
+def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
+    """The same batches. Keys were listed before: rows of a file that was edited since would get those of others.
+    Raises RunPaused."""
+    for batch in batches:
+        if changed():
+            raise RunPaused(INPUT_CHANGED)
+        yield batch
 
 
 class Sending:
@@ -93,9 +109,8 @@ class Sending:
         spec = job.spec
         self.watch = Watch(spec.endpoint.base_url, job.model.name)
         self._faults_of_ours = 0
-        self._feed = Feed(job.source.rows(job.used, work.start), work.wanted)
+        self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._rate = Rate()
-        self._fresh = work.done_before + work.failed_before == 0
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
         self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
@@ -111,8 +126,8 @@ class Sending:
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
     def sent(self, key: str) -> None:
-        self._awaited[key] = time.monotonic()
         self.checkpoint.sent(key)
+        self._awaited[key] = time.monotonic()
 
     def superseded(self, key: str, error: ProviderError) -> None:
         self._awaited.pop(key, None)
@@ -131,12 +146,21 @@ class Sending:
     def seen(self, reply: ApiReply) -> None:
         if not self._met:
             self._met = True
-            self.checkpoint.settle_simulated("x-simulator" in reply.headers, fresh=self._fresh)
+            self.checkpoint.settle_simulated("x-simulator" in reply.headers, fresh=self.work.fresh)
 
     # -- one row ---------------------------------------------------------------------------------------------------
 
     async def _draw(self) -> Row | None:
-        row = await self._feed.draw()
+        try:
+            row = await self._feed.draw()
+        except PipelineError as reason:  # the table turned out to be damaged, or was edited
+            self.stop.because(reason)
+            return None
+        except Exception as fault:  # noqa: BLE001 - what is in flight is paid for: a bug stops the run, and cuts off nothing
+            if not self.stop.stopping:
+                self.log.error("fault_of_ours", fault)
+                self.stop.because(PipelineError("a fault of this tool struck while the input was read; see run.log"))
+            return None
         if row is None and not self.stop.stopping:
             self.exhausted = True
         return row
@@ -144,7 +168,7 @@ class Sending:
     async def _one(self, row: Row) -> None:
         outcome = await self._outcome(row)
         if outcome is not None:
-            reason = self.watch.look(outcome)
+            reason = self.watch.look(outcome, again=self.work.again(row.ordinal))
             if reason is not None:
                 self.stop.because(reason)
 
@@ -152,21 +176,42 @@ class Sending:
         """Ask about one row and record how it ended; None when it stays pending."""
         key = ""
         try:
-            ready = self.job.ready(row)
+            ready = self._ready(row)
             key = self._key_of(row, ready)
-            outcome = await self._ask(ready, key)
+            return self._record(await self._ask(ready, key))
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
-                self.superseded(key, reason)
+                self._note(key, reason)
             self.stop.because(reason)
             return None
         except Exception as fault:  # noqa: BLE001 - a bug must cost one row, and be told, not lose the others
-            self.log.error("fault_of_ours", fault, row=key)
-            self._faults_of_ours += 1
-            if self._faults_of_ours >= FAULTS_OF_OURS:
-                self.stop.because(PipelineError(f"a fault of this tool struck {FAULTS_OF_OURS} rows; see run.log"))
-            outcome = unexpected(key, row, fault)
-        return self._record(outcome)
+            return self._struck(row, fault)
+
+    def _ready(self, row: Row) -> Ready:
+        try:
+            return self.job.ready(row)
+        except Exception:
+            if row.ordinal == len(self.keys):  # rows and keys must not fall out of step
+                self.keys.add(row.id, b"")
+            raise
+
+    def _struck(self, row: Row, fault: Exception) -> Outcome | None:
+        key = self.keys.hex(row.ordinal)
+        self.log.error("fault_of_ours", fault, row=key)
+        self._faults_of_ours += 1
+        if self._faults_of_ours >= FAULTS_OF_OURS:
+            self.stop.because(PipelineError(f"a fault of this tool struck {FAULTS_OF_OURS} rows; see run.log"))
+        try:
+            if not key:
+                raise RunPaused(INPUT_CHANGED)
+            return self._record(unexpected(key, row, fault, sent=key in self._awaited))
+        except PipelineError as reason:
+            self.stop.because(reason)
+            return None
+        except Exception as again:  # noqa: BLE001 - then it is the recording that fails, and no row should be sent
+            self.log.error("fault_of_ours", again, row=key)
+            self.stop.because(PipelineError("a fault of this tool: an answer could not be recorded; see run.log"))
+            return None
 
     async def _ask(self, ready: Ready, key: str) -> Outcome:
         if ready.exchange is None or ready.call is None:
@@ -174,8 +219,11 @@ class Sending:
         return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call)
 
     def _key_of(self, row: Row, ready: Ready) -> str:
-        if row.ordinal == len(self.keys):
+        known = len(self.keys)
+        if row.ordinal == known:
             return self.keys.add(row.id, ready.question)
+        if row.ordinal > known:
+            raise RunPaused(INPUT_CHANGED)
         return self.keys.hex(row.ordinal)
 
     def _record(self, outcome: Outcome) -> Outcome | None:
@@ -212,7 +260,7 @@ class Sending:
         """Send everything that is to be sent, or stop. The reason, if any, is in ``stop.reason``."""
         loop = asyncio.get_running_loop()
         self.stop.on_stop = self._drain
-        self.stop.on_hurry = self.pool.hurry
+        self.stop.on_hurry = self._hurry
         self.checkpoint.start(lambda: _soon(loop, self._disk_failed))
         if max_s is not None:
             loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
@@ -221,39 +269,51 @@ class Sending:
                 try:
                     await self._canary()
                     await self.pool.run()
-                except PipelineError as reason:  # the table turned out to be damaged
+                except PipelineError as reason:
                     self.stop.because(reason)
                 finally:
                     await self._feed.close()
+                    self._note_cut_off()
 
     async def _canary(self) -> None:
-        """The first request of a run goes alone."""
-        while not self.stop.stopping:
-            row = await self._feed.draw()
-            if row is None:
-                self.exhausted = True
+        """The first request of a run goes alone; so does the next, as long as the first has told nothing."""
+        while not self.watch.settled and not self.stop.stopping:
+            row = await self.pool.alone(self._draw())
+            if row is None or self.stop.stopping:
                 return
-            outcome = await self.pool.alone(row, self._outcome)
+            outcome = await self.pool.alone(self._outcome(row))
             if outcome is None:
                 return
-            reason = self.watch.canary(outcome)
+            reason = self.watch.canary(outcome, again=self.work.again(row.ordinal))
             if reason is not None:
                 self.stop.because(reason)
-            if outcome.status is not Status.INVALID_INPUT:
-                return
 
     def _drain(self) -> None:
+        self.pool.stop()
         self.log.info("stopping", reason=str(self.stop.reason), in_flight=self.pool.awaited)
         if self.display is not None and self.pool.awaited:
             self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
-        self.pool.stop()
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(self.drain_s, self._drained_too_long)
 
     def _drained_too_long(self) -> None:
-        if self.pool.awaited:
-            self.log.warning("drain_ended", given_up=self.pool.awaited)
-            self.pool.hurry()
+        self.log.warning("drain_ended", given_up=self.pool.awaited)
+        self.pool.hurry()
+
+    def _hurry(self) -> None:
+        self.pool.hurry()
+        self._feed.give_up()
+
+    def _note_cut_off(self) -> None:
+        """Requests whose answers nobody waits for any more: their marks would go with the segment that is sealed."""
+        for key in list(self._awaited):
+            self._note(key, CUT_OFF)
+
+    def _note(self, key: str, error: ProviderError) -> None:
+        try:
+            self.superseded(key, error)
+        except StorageError as reason:
+            self.stop.because(reason)
 
     def _disk_failed(self) -> None:
         failure = self.checkpoint.writer.failure or StorageError(

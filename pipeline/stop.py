@@ -6,10 +6,19 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from pipeline.errors import PipelineError, RunPaused
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _heeded() -> dict[signal.Signals, Any]:
+    """The signals that stop a run, with their handlers until now; not SIGHUP under ``nohup``, which says so."""
+    found = {number: signal.getsignal(number) for number in SIGNALS}
+    if found[signal.SIGHUP] is signal.SIG_IGN:
+        del found[signal.SIGHUP]
+    return {number: signal.SIG_DFL if handler is None else handler for number, handler in found.items()}
 
 
 class Interrupted(RunPaused):
@@ -24,6 +33,7 @@ class Stop:
     def __init__(self) -> None:
         self.reason: PipelineError | None = None
         self.hurried = False
+        self._signals = 0
         self.on_stop: Callable[[], None] = lambda: None
         self.on_hurry: Callable[[], None] = lambda: None
 
@@ -45,7 +55,9 @@ class Stop:
             self.on_hurry()
 
     def signalled(self, name: str) -> None:
-        if self.reason is None:
+        # Counted apart from other reasons: a first signal must not cut off what a deadline is already waiting for.
+        self._signals += 1
+        if self._signals == 1:
             self.because(RunPaused(f"stopped by {name}; the same command goes on where it stopped"))
         else:
             self.hurry(Interrupted(f"stopped at once by a second signal ({name}); run the same command again"))
@@ -55,13 +67,15 @@ class Stop:
 def signals_to(stop: Stop) -> Iterator[None]:
     """Inside a running loop: SIGINT, SIGTERM and SIGHUP drain, a second one leaves at once."""
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    before = _heeded()
+    for number in before:
         loop.add_signal_handler(number, stop.signalled, number.name)
     try:
         yield
     finally:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)  # leaves sudden death in place, which nobody asked for
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -69,11 +83,33 @@ def signals_raise() -> Iterator[None]:
     """Outside a loop (reading, planning, writing tables): a signal raises RunPaused at once, nothing is lost by it."""
 
     def raise_paused(number: int, _frame: object) -> None:
-        raise RunPaused(f"stopped by {signal.Signals(number).name}; the same command goes on where it stopped")
+        raise _paused(number)
 
-    before = {number: signal.signal(number, raise_paused) for number in SIGNALS}
+    with _handled(raise_paused):
+        yield
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """Around a short step that other threads take part in: a signal raises RunPaused when it is done."""
+    noted: list[int] = []
+    with _handled(lambda number, _frame: noted.append(number)):
+        yield
+    if noted:
+        raise _paused(noted[0])
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    before = _heeded()
+    for number in before:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _paused(number: int) -> RunPaused:
+    return RunPaused(f"stopped by {signal.Signals(number).name}; the same command goes on where it stopped")

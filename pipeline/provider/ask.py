@@ -14,13 +14,25 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pipeline import __version__
-from pipeline.errors import AnswerUnusable, ProviderError, RowRejected, RunPaused
+from pipeline.errors import AnswerUnusable, PipelineError, ProviderError, RowRejected, RunPaused
 from pipeline.ledger import Prices, Totals
 from pipeline.provider.budget import Budget, Purse, tokens_of
 from pipeline.provider.client import Client
 from pipeline.provider.limiter import Limiter
 from pipeline.provider.retry import retry
-from pipeline.records import ApiCall, ApiReply, Billed, Completion, Exchange, Outcome, Row, Send, Status, Usage
+from pipeline.records import (
+    NO_USAGE,
+    ApiCall,
+    ApiReply,
+    Billed,
+    Completion,
+    Exchange,
+    Outcome,
+    Row,
+    Send,
+    Status,
+    Usage,
+)
 
 
 class Witness(Protocol):
@@ -63,7 +75,8 @@ class Limits:
 
 def token_purse(limit: int, before: Totals, max_output_tokens: int) -> Purse:
     """``before``: all earlier runs. An attempt of theirs that told no tokens counts as an answer of full length."""
-    spent = (before.usage.prompt_tokens or 0) + (before.usage.completion_tokens or 0)
+    told = before.usage
+    spent = max((told.prompt_tokens or 0) + (told.completion_tokens or 0), told.total_tokens or 0)
     prompt = _mean_prompt(before)
     spent += round((before.maybe_billed + before.unreported) * (prompt + max_output_tokens))
     return Purse("tokens", limit, spent, lambda call: len(call.body) + max_output_tokens, tokens_of)
@@ -124,7 +137,7 @@ class Wire:
             max_attempts=limits.max_attempts,
             max_wait_s=limits.max_wait_s,
             max_in_doubt=limits.max_in_doubt,
-            on_retry=lambda call, error, wait_s: witness.superseded(call.row, error),
+            on_retry=lambda call, error, wait_s: another(witness, stopping, call, error),
         )
 
     def found(self) -> dict[str, float | None]:
@@ -150,8 +163,7 @@ def marked(
     """The last step before the wire: nothing goes out once the run is stopping, and what goes out leaves a mark."""
 
     async def attempt(call: ApiCall) -> ApiReply:
-        if stopping():
-            raise RunPaused("the run is stopping")
+        _go_on(stopping)
         witness.sent(call.row)
         with awaiting():
             reply = await send(call)
@@ -161,8 +173,28 @@ def marked(
     return attempt
 
 
+def another(witness: Witness, stopping: Callable[[], bool], call: ApiCall, error: ProviderError) -> None:
+    """An attempt failed and another one would follow, after a wait; a run that is stopping waits for none."""
+    witness.superseded(call.row, error)
+    _go_on(stopping)
+
+
+def _go_on(stopping: Callable[[], bool]) -> None:
+    if stopping():
+        raise RunPaused("the run is stopping")
+
+
+class ReplyLost(Exception):
+    """A fault of ours struck after a reply had come, which is paid for."""
+
+    def __init__(self, reply: ApiReply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
 async def ask(send: Send, row: Row, key: str, exchange: Exchange, call: ApiCall) -> Outcome:
-    """Carry one exchange through. Raises RunBlocked and RunPaused; every other bad end is a failed outcome."""
+    """Carry one exchange through. Raises RunBlocked and RunPaused, and ReplyLost for a bug; every other bad end is a
+    failed outcome."""
     reply: ApiReply | None = None
     try:
         while True:
@@ -171,6 +203,10 @@ async def ask(send: Send, row: Row, key: str, exchange: Exchange, call: ApiCall)
                 call = exchange.send(reply)
             except StopIteration as end:
                 return _answered(key, row, end.value, reply)
+            except PipelineError:
+                raise
+            except Exception as fault:
+                raise ReplyLost(reply) from fault
     except (RowRejected, AnswerUnusable) as error:
         return _failed(key, row, error, reply, permanent=True)
     except ProviderError as error:
@@ -225,7 +261,19 @@ def invalid(key: str, row: Row, reason: str) -> Outcome:
     return Outcome(key=key, row=row, status=Status.INVALID_INPUT, kind="invalid_input", error=reason, permanent=True)
 
 
-def unexpected(key: str, row: Row, error: Exception) -> Outcome:
-    """A fault of ours struck one row; a rerun tries it again."""
-    text = f"a fault of this tool: {type(error).__name__}; the traceback is in run.log"
-    return Outcome(key=key, row=row, status=Status.FAILED, kind="internal_error", error=text, billed=Billed.MAYBE)
+def unexpected(key: str, row: Row, fault: Exception, *, sent: bool) -> Outcome:
+    """A fault of ours struck one row; a rerun tries it again. ``sent``: a request of it may have gone out."""
+    reply = fault.reply if isinstance(fault, ReplyLost) else None
+    name = type(fault if reply is None else fault.__cause__).__name__
+    return Outcome(
+        key=key,
+        row=row,
+        status=Status.FAILED,
+        kind="internal_error",
+        error=f"a fault of this tool: {name}; the traceback is in run.log",
+        http_status=reply.status if reply else None,
+        usage=reply.usage if reply else NO_USAGE,
+        billed=Billed.YES if reply else Billed.MAYBE if sent else Billed.NO,
+        attempts=reply.attempts if reply else int(sent),
+        latency_s=reply.latency_s if reply else None,
+    )

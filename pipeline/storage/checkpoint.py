@@ -23,7 +23,7 @@ from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, s
 from pipeline.storage.journal import FORMAT, body_of
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
-from pipeline.storage.manifest import Manifest
+from pipeline.storage.manifest import Manifest, rewrite
 from pipeline.storage.writer import BALLAST_BYTES, SEAL_BYTES, SEAL_ROWS, Writer
 
 
@@ -115,6 +115,9 @@ class Checkpoint:
         found = recovery.look(files, layout, job.job)
         recovery.refuse_damage(found, layout.folder)
         recovery.empty_asides(files, layout)
+        if found.sealed:
+            # Their lines may not be durable, whatever a sync of this file says now: an earlier one may have failed.
+            rewrite(files, layout.folder, job.job, found.listing)
         manifest = Manifest(files, layout.folder, job.job)
         _lay_ballast(files, layout)
         sync_folder(files, layout.folder)
@@ -141,6 +144,9 @@ class Checkpoint:
         for number, held in found.segments.items():
             self.cut_tails += bool(held.tail)
             self.writer.roll(number)
+        if found.segments:
+            # Or a segment of marks alone could come back after the note of its doubts has left the journal.
+            sync_folder(self.files, self.layout.journal)
 
     # -- recording -------------------------------------------------------------------------------------------------
 

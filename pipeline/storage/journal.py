@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.storage.files import Files, create_log, sync_folder
+from pipeline.storage.files import Files, create_log, sync_folder, write_whole
 
 FORMAT = 1
 _TAIL = re.compile(rb',"c":"([0-9a-f]{8})"\}$')
@@ -133,9 +133,14 @@ class Segment:
         self.append(_note(self.durable, self.seed, self.job))
 
     def give_up(self) -> None:
-        """A sync failed: keep what was durable before, as far as the disk still listens."""
-        with contextlib.suppress(OSError):
-            self.files.truncate(self.fd, self.durable)
+        """A sync failed, and what was not durable stands elsewhere by now: keep the rest alone, if the disk lets us."""
+        try:
+            kept = self.files.read(self.path)[: self.durable]
+            # As a new file: no sync of this one can be relied on any more, not even to make it shorter.
+            write_whole(self.files, self.path, kept + _note(self.durable, self.seed, self.job))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.files.truncate(self.fd, self.durable)
 
     def remove(self) -> None:
         """Close and forget it, as far as the disk still listens."""

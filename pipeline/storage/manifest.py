@@ -107,8 +107,6 @@ class Manifest:
         self.size = self.listing.good_size
         if len(data) > self.size:
             files.truncate(self.fd, self.size)
-        # A killed run may have left a line that is not durable yet; segments are removed on the strength of it.
-        files.datasync(self.fd)
 
     def add(self, line: bytes) -> None:
         """Durable when it returns; cut back to whole lines when it raises."""
@@ -127,7 +125,7 @@ class Manifest:
 
 
 def rewrite(files: Files, folder: str, job: str, listing: Listing) -> None:
-    """The good lines alone, as a whole file (repair only)."""
+    """The good lines alone, as a whole and durable file."""
     lines = [part_line(part, job) for _, part in sorted(listing.parts.items())]
     lines += [dropped_line(segment, job) for segment in sorted(listing.dropped)]
     write_whole(files, os.path.join(folder, NAME), b"".join(lines))

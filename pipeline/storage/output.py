@@ -9,12 +9,12 @@ request ids) stands apart, in attempts.parquet, row for row.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunPaused
 from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Status
 from pipeline.storage.files import Files, write_stream
@@ -71,6 +71,7 @@ class Join:
     snapshot: Snapshot
     prices: Prices
     prefix: str = ""
+    changed: Callable[[], object] = lambda: False  # the input is no longer what ``standing`` was made from
 
     def results(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices():
@@ -117,10 +118,9 @@ class Join:
                 break
             if not only_failed or rows["status"].is_in(_UNANSWERED).any():
                 yield frame, rows
-        if begin != self.standing.height:
-            raise InputError(
-                f"the input has changed while it was read ({begin} rows, {self.standing.height} before); run again"
-            )
+        # Before the table gets its name: an answer must never come to stand beside another row.
+        if begin != self.standing.height or self.changed():
+            raise RunPaused("the input changed while the tables were written; the answers are kept, run again")
 
     def _records(self, rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
         """The record of each row, in the order of ``rows``; nulls for a row that has none."""
@@ -137,6 +137,14 @@ def refuse_clashes(columns: list[str], ours: list[str]) -> None:
             f"the input has columns that the results add too: {', '.join(clashes)}. Set `output: {{path: ..., "
             "prefix: llm_}` so that ours are named differently"
         )
+
+
+def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
+    """Raises InputError when the input is a table that a run of this job would replace."""
+    ours = {os.path.realpath(os.path.join(folder, name)) for name in (RESULTS, FAILED, ATTEMPTS)}
+    for path in paths:
+        if os.path.realpath(path) in ours:
+            raise InputError(f"{path} is a table that this job writes itself; name another folder in `output:`")
 
 
 def added_names(prefix: str) -> list[str]:

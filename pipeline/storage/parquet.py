@@ -18,7 +18,7 @@ from pipeline.errors import StorageError
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
 
 COMPRESSION_LEVEL = 1  # a third of level 3's time for 5 % more bytes
-ROW_GROUP = 50_000
+ROW_GROUP = 10_000
 
 LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "e": pl.String(),
@@ -75,9 +75,14 @@ PART_SCHEMA: Mapping[str, pl.DataType] = {
 """Columns of a part, one row per record of its segment. ``key`` is 16 bytes."""
 
 
+def records_in(lines: Iterable[bytes]) -> list[bytes]:
+    """What a part keeps of a segment's lines: outcomes and attempts, not the marks of what was sent."""
+    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"'))]
+
+
 def table_of(lines: Iterable[bytes]) -> pl.DataFrame:
     """The outcome and attempt records among a segment's good lines, in file order, as a part holds them."""
-    kept = [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"'))]
+    kept = records_in(lines)
     if not kept:
         return pl.DataFrame(schema=PART_SCHEMA)
     frame = pl.read_ndjson(io.BytesIO(b"\n".join(kept)), schema=dict(LINE_SCHEMA))

@@ -19,6 +19,7 @@ from pipeline.storage.files import ASIDE, Files, content, discard
 from pipeline.storage.journal import Scan, number_in, scan, segment_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Listing, Print
+from pipeline.storage.parquet import records_in
 
 
 @dataclass(slots=True)
@@ -59,9 +60,10 @@ def look(files: Files, layout: Layout, job: str) -> Findings:
         if fault is None:
             if numbers.pop(number, None) is not None:
                 found.sealed.append(number)
-        elif number not in numbers:  # else it is made again from its segment
+        elif number not in numbers or len(records_in(numbers[number].lines)) < part.rows:
             found.bad_parts[number] = fault
             found.records_lost += part.rows
+        # else it is made again from its segment
     accounted = {*found.listing.parts, *found.listing.dropped, *numbers}
     found.unlisted = sorted(on_disk.keys() - accounted)
     found.segments = dict(sorted(numbers.items()))

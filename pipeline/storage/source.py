@@ -24,7 +24,7 @@ from pipeline.storage.ids import SHOWN, find_offenders
 from pipeline.storage.tables import open_table, require_agreement, resolve
 from pipeline.storage.where import keep, parse_where
 
-BATCH_ROWS = 5_000
+BATCH_ROWS = 2_000
 _PLACE = "\0place"
 """Name of the column that carries positions; no file can have it."""
 

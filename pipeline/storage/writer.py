@@ -353,6 +353,10 @@ def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, num
     if table.height:
         part = _write_part(files, layout, number, part_bytes(table), table.height)
         manifest.add(part_line(part, job))
+    elif part_name(number) in files.names(layout.parts):
+        # Made by a recovery that a power cut ended, from lines that were never durable, and so never acknowledged.
+        files.unlink(layout.part(part_name(number)))
+        sync_folder(files, layout.parts)
     files.unlink(path)
     return part
 

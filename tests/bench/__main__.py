@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from tests.bench import measures, profile, resume
 from tests.bench.figures import Figure, machine, members, table
@@ -74,10 +75,35 @@ def measure(bench: Bench, names: list[str]) -> list[Figure]:
     return figures
 
 
-def write(path: Path, report: object) -> None:
+def tell(figures: list[Figure], seen: Mapping[str, Any], *, quick: bool) -> None:
+    load_before, load_after = seen["load_average"][0], os.getloadavg()[0]
+    print(table(figures))
+    print(
+        f"\n{seen['usable_cores']} cores, Python {seen['python']}, load average {load_before:.1f} before and "
+        f"{load_after:.1f} after. Server and client shared this machine, with whatever else ran on it: "
+        "trust ratios of one run, not its times."
+    )
+    if quick:
+        print("Quick: this shows that the benchmark works. The figures are too small to be trusted.")
+
+
+def write(figures: list[Figure], seen: Mapping[str, Any], sizes: Sizes, began: float, *, quick: bool) -> Path:
+    """A quick run leaves the figures of a real one alone."""
+    path = FOLDER / ("bench-quick.json" if quick else "bench.json")
+    report = {
+        "format": 1,
+        "quick": quick,
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": round(time.time() - began, 1),
+        "shared_machine": True,
+        "machine": seen,
+        "load_average_after": os.getloadavg(),
+        "sizes": asdict(sizes),
+        "figures": members(figures),
+    }
     aside = path.with_suffix(".aside")
     aside.write_text(json.dumps(report, indent=2) + "\n")
-    aside.rename(path)
+    return aside.rename(path)
 
 
 def main() -> int:
@@ -93,30 +119,8 @@ def main() -> int:
             print(profile.profile(bench))
             return 0
         figures = measure(bench, args.only or list(MEASURES))
-    print(table(figures))
-    load_before, load_after = seen["load_average"][0], os.getloadavg()[0]
-    print(
-        f"\n{seen['usable_cores']} cores, Python {seen['python']}, load average {load_before:.1f} before and "
-        f"{load_after:.1f} after. Server and client shared this machine, with whatever else ran on it: "
-        "trust ratios of one run, not its times."
-    )
-    if args.quick:
-        print("Quick: this shows that the benchmark works. The figures are too small to be trusted.")
-    path = FOLDER / ("bench-quick.json" if args.quick else "bench.json")
-    write(
-        path,
-        {
-            "format": 1,
-            "quick": args.quick,
-            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-            "seconds": round(time.time() - began, 1),
-            "shared_machine": True,
-            "machine": seen,
-            "load_average_after": os.getloadavg(),
-            "sizes": asdict(sizes),
-            "figures": members(figures),
-        },
-    )
+    tell(figures, seen, quick=args.quick)
+    path = write(figures, seen, sizes, began, quick=args.quick)
     print(f"{path.relative_to(ROOT)} written")
     return 1 if any(one.value is None for one in figures) else 0
 

@@ -75,6 +75,7 @@ class Stats:
     most_in_flight: int
     first_s: float | None
     last_s: float | None
+    middle_per_s: float | None  # over the middle half of the replies
     cpu_s: float
 
     def per_s(self) -> float:

@@ -13,6 +13,7 @@ import json
 import random
 import sys
 import time
+from array import array
 from collections.abc import Callable
 from typing import cast
 
@@ -69,7 +70,7 @@ class Tally:
         self.in_flight = 0
         self.most_in_flight = 0
         self.first_s: float | None = None  # the first request came
-        self.last_s: float | None = None  # the last reply left
+        self.replied_s = array("d")  # when each reply left
         self._cpu_before_s = time.process_time()
 
     def members(self) -> dict[str, float | None]:
@@ -78,9 +79,17 @@ class Tally:
             "bytes_in": self.bytes_in,
             "most_in_flight": self.most_in_flight,
             "first_s": self.first_s,
-            "last_s": self.last_s,
+            "last_s": self.replied_s[-1] if self.replied_s else None,
+            "middle_per_s": self._middle_per_s(),
             "cpu_s": time.process_time() - self._cpu_before_s,
         }
+
+    def _middle_per_s(self) -> float | None:
+        """Replies per second over the middle half of them: without ramp and tail."""
+        first, last = len(self.replied_s) // 4, len(self.replied_s) * 3 // 4
+        if last <= first or self.replied_s[last] <= self.replied_s[first]:
+            return None
+        return (last - first) / (self.replied_s[last] - self.replied_s[first])
 
 
 class Desk:
@@ -149,7 +158,7 @@ class Connection(asyncio.Protocol):
     def _reply(self, reply: bytes, tally: Tally) -> None:
         self._write(reply)
         tally.in_flight -= 1
-        tally.last_s = time.monotonic()
+        tally.replied_s.append(time.monotonic())
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +28,25 @@ class History:
     safe: list[frozenset[str]]
 
     def image(self, rng: random.Random) -> tuple[Tree, frozenset[str]]:
-        cut = rng.randint(0, len(self.disk.ops))
+        cut = cut_in(self.disk, rng)
         return Volume(self.disk, self.disk.ops[:cut]).image(rng.randrange(2**32)), self.safe[cut]
 
 
-def history(root: Path, rng: random.Random) -> History:
+def cut_in(disk: Disk, rng: random.Random) -> int:
+    """Half of the cuts fall anywhere, half close behind a call that the order of the protocol is about."""
+    turns = [at for at, op in enumerate(disk.ops) if op.kind in ("rename", "unlink", "lose")]
+    if not turns or rng.random() < 0.5:
+        return rng.randint(0, len(disk.ops))
+    return min(len(disk.ops), rng.choice(turns) + rng.randint(1, 4))
+
+
+def history(root: Path, rng: random.Random, kinds: Sequence[str]) -> History:
     """Runs of which all but the last are killed at some call (or fail at some sync, as a failing disk makes them)."""
     root.mkdir()
     disk, truth = Disk(str(root)), Truth()
     safe: list[frozenset[str]] = []
     for more in reversed(range(rng.choice([1, 2, 2, 3]))):
-        disk.revive(*([_fault(rng)] if more else []))
+        disk.revive(*([_fault(rng, kinds)] if more else []))
         run = Run(str(root / "checkpoint"), disk, truth, seal_rows=SEAL_ROWS, seed=rng.randrange(2**32))
         disk.before_op = lambda run=run: safe.append(run.safe())  # type: ignore[misc]
         try:
@@ -52,18 +60,18 @@ def history(root: Path, rng: random.Random) -> History:
     return History(disk, truth, safe)
 
 
-def _fault(rng: random.Random) -> Fault:
-    kind = rng.choice([kind for kind in KINDS if kind != "truncate"])
+def _fault(rng: random.Random, kinds: Sequence[str]) -> Fault:
+    kind = rng.choice(kinds)
     what = "EIO" if kind == "datasync" and rng.random() < 0.5 else "kill"
     return Fault(kind, rng.randint(1, 50 if kind == "write" else 20), what)
 
 
-def images(folder: Path, seed: int) -> Iterator[list[str]]:
-    """For each image what is wrong with it, without end."""
+def images(folder: Path, seed: int, kinds: Sequence[str] = KINDS[:-1]) -> Iterator[list[str]]:
+    """For each image what is wrong with it, without end. ``kinds``: the calls at which earlier runs met their ends."""
     rng = random.Random(seed)
     while True:
         try:
-            past = history(folder / "history", rng)
+            past = history(folder / "history", rng, kinds)
         except (PipelineError, OSError, ValueError, KeyError) as exc:  # only a mutant gets here
             yield [f"{type(exc).__name__}: {exc}"]
             past = None
@@ -94,5 +102,4 @@ def _cut_again(folder: Path, tree: Tree, rng: random.Random) -> tuple[Tree, list
     finally:
         disk.die()
         shutil.rmtree(folder)
-    cut = rng.randint(0, len(disk.ops))
-    return Volume(disk, disk.ops[:cut]).image(rng.randrange(2**32)), []
+    return Volume(disk, disk.ops[: cut_in(disk, rng)]).image(rng.randrange(2**32)), []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CheckpointError, StorageError
+from pipeline.storage.checkpoint import Checkpoint
 from tests.rigs.disk import KINDS, Disk, Fault, Killed, lay_out
 from tests.rigs.oracle import judge
 from tests.rigs.power import Volume
@@ -22,11 +23,11 @@ WHATS = ("kill", "ENOSPC", "EIO", "dead")
 CASES = [(kind, what) for kind in KINDS if kind != "truncate" for what in WHATS] + [("write", "short")]
 
 
-def strike(root: Path, *faults: Fault, rows: int = ROWS) -> tuple[Disk, list[str]]:
+def strike(root: Path, *faults: Fault, rows: int = ROWS, seal_rows: int = SEAL_ROWS) -> tuple[Disk, list[str]]:
     """One run with faults, and what is wrong with what it leaves (also after a power cut at its end)."""
     os.makedirs(root)
     disk, truth = Disk(str(root), *faults), Truth()
-    run = Run(str(root / "checkpoint"), disk, truth, seal_rows=SEAL_ROWS, seed=7)
+    run = Run(str(root / "checkpoint"), disk, truth, seal_rows=seal_rows, seed=7)
     killed = False
     try:
         run.go(range(rows))
@@ -48,6 +49,34 @@ def strike(root: Path, *faults: Fault, rows: int = ROWS) -> tuple[Disk, list[str
     if disk.synced_again:
         wrong.append("a descriptor was synced again after its sync had failed")
     return disk, wrong
+
+
+def full_disk(root: Path, room: int) -> list[str]:
+    """Others leave the disk so many bytes once the run has begun; what is wrong with how it ends."""
+    os.makedirs(root)
+    disk, truth = Disk(str(root), room=1 << 30), Truth()
+    run = Run(str(root / "checkpoint"), disk, truth, seal_rows=100, seed=7)
+    told: list[int] = []
+
+    def fill(checkpoint: Checkpoint) -> None:
+        disk.room = room
+        checkpoint.writer.on_failure = lambda: told.append(len(truth.written))
+
+    run.opened = fill
+    wrong = []
+    try:
+        run.go(range(40))
+    except StorageError as exc:
+        wrong.append(f"not enough room for what was in flight: {exc}")
+    disk.die()
+    if not told:
+        wrong.append("nobody was told that the disk is full")
+    elif len(truth.sends) >= 40:
+        wrong.append("rows were sent although the disk was full")
+    if truth.tried.keys() - {said.text for said in truth.written}:
+        wrong.append("an answer in flight was lost")
+    disk = Disk(str(root))
+    return wrong + judge(str(root / "checkpoint"), truth, run.safe(), files=disk, whole=True, rows=40)
 
 
 def every_call(kind: str, what: str, tmp_path: Path, *more: Fault) -> Iterator[tuple[int, list[str]]]:
@@ -75,3 +104,9 @@ def test_a_fault_at_any_call_costs_nothing_that_was_recorded(kind: str, what: st
 def test_a_short_write_that_cannot_be_cut_back_glues_nothing(what: str, tmp_path: Path) -> None:
     for at, wrong in every_call("write", "short", tmp_path, Fault("truncate", 1, what)):
         assert not wrong, (at, wrong)
+
+
+@pytest.mark.fault("P06")
+@pytest.mark.parametrize("room", [0, 50, 700, 3000, 6001])
+def test_on_a_full_disk_the_ballast_takes_what_is_in_flight(room: int, tmp_path: Path) -> None:
+    assert full_disk(tmp_path / "full", room) == []

@@ -5,21 +5,38 @@ A rig that lets a mutant live proves nothing.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
-import zlib
-from collections.abc import Callable, Iterator
+import random
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from pipeline.storage import checkpoint, files, journal, keys, manifest, recovery, snapshot, verify, writer
-from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
+from pipeline.storage import checkpoint, files, journal, manifest, recovery, snapshot, verify, writer
+from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all, write_whole
+from pipeline.storage.keys import Keys
+from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.parquet import part_bytes, part_name, table_of
 from tests.rigs.cuts import images
+from tests.rigs.disk import Fault
+from tests.rigs.edits import wrong_costs
+from tests.rigs.flips import Flips, prepare, try_flip
+from tests.rigs.test_faults import full_disk, strike
 
 Patch = pytest.MonkeyPatch
+
+
+class Mutate(Protocol):
+    __name__: str
+
+    def __call__(self, patch: Patch, /) -> None: ...
+
+
 PATIENCE = 600  # images a mutant may live through before the rig counts as blind
 
 
@@ -39,14 +56,14 @@ def no_sync_of_the_journal(patch: Patch) -> None:
 
 
 def no_sync_of_parts(patch: Patch) -> None:
-    def write_whole(files: Files, path: str, data: bytes) -> None:
+    def unsynced(files: Files, path: str, data: bytes) -> None:
         discard(files, path + ASIDE)
         fd = create(files, path + ASIDE)
         write_all(files, fd, data)
         files.close(fd)
         publish(files, path + ASIDE, path)
 
-    patch.setattr(writer, "write_whole", write_whole)
+    patch.setattr(writer, "write_whole", unsynced)
 
 
 def no_sync_of_folders(patch: Patch) -> None:
@@ -76,17 +93,16 @@ def no_sync_of_the_manifest(patch: Patch) -> None:
     patch.setattr(Manifest, "add", add)
 
 
-def a_manifest_trusted_unsynced(patch: Patch) -> None:
-    """A killed run leaves a line that is not durable; recovery removes the segment on the strength of it."""
-    whole = Manifest.__init__
+def a_manifest_line_trusted_although_its_sync_failed(patch: Patch) -> None:
+    """The next run reads it from memory, and removes the segment on the strength of it."""
+    patch.setattr(checkpoint, "rewrite", lambda files, folder, job, listing: None)
 
-    def __init__(self: Manifest, files: Files, folder: str, job: str) -> None:
-        datasync = type(files).datasync
-        patch.setattr(files, "datasync", lambda fd: None)
-        whole(self, files, folder, job)
-        patch.setattr(files, "datasync", datasync.__get__(files))
 
-    patch.setattr(Manifest, "__init__", __init__)
+def a_dead_segment_only_made_shorter(patch: Patch) -> None:
+    def give_up(self: journal.Segment) -> None:
+        self.files.truncate(self.fd, self.durable)
+
+    patch.setattr(journal.Segment, "give_up", give_up)
 
 
 def acknowledged_before_the_sync(patch: Patch) -> None:
@@ -102,14 +118,14 @@ def acknowledged_before_the_sync(patch: Patch) -> None:
 def _rolled(patch: Patch, order: str) -> None:
     """Sealing with its steps in another order: w(rite the part), l(ist it), r(emove the segment)."""
 
-    def roll_segment(files: Files, layout: writer.Layout, job: str, index: Manifest, number: int) -> Part | None:
+    def roll_segment(files: Files, layout: Layout, job: str, index: Manifest, number: int) -> Part | None:
         path = layout.segment(number)
         table = table_of(journal.scan(files.read(path), job).lines)
         data = part_bytes(table)
         size, sha256 = recovery.print_of(data)
         part = Part(number, part_name(number), table.height, size, sha256)
         steps: dict[str, Callable[[], None]] = {
-            "w": lambda: writer.write_whole(files, layout.part(part.name), data),
+            "w": lambda: write_whole(files, layout.part(part.name), data),
             "l": lambda: index.add(part_line(part, job)),
             "r": lambda: files.unlink(path),
         }
@@ -133,7 +149,7 @@ def a_segment_removed_before_its_part_is_written(patch: Patch) -> None:
 
 
 def no_salt(patch: Patch) -> None:
-    patch.setattr(journal.secrets, "token_hex", lambda size: "0" * 2 * size)
+    patch.setattr(secrets, "token_hex", lambda size: "0" * 2 * size)
 
 
 def a_torn_line_taken_for_a_line(patch: Patch) -> None:
@@ -147,6 +163,11 @@ def a_torn_line_taken_for_a_line(patch: Patch) -> None:
     no_check_of_lines(patch)
 
 
+def the_last_answer_counts(patch: Patch) -> None:
+    """A failure after an answer takes its place."""
+    patch.setattr(snapshot, "_ANSWERED", ["ok", "failed"])
+
+
 def marks_not_carried_over(patch: Patch) -> None:
     whole = writer.Writer.rotate
 
@@ -158,12 +179,62 @@ def marks_not_carried_over(patch: Patch) -> None:
     patch.setattr(writer.Writer, "rotate", rotate)
 
 
-def the_last_answer_counts(patch: Patch) -> None:
-    """A failure after an answer takes its place."""
-    patch.setattr(snapshot, "_ANSWERED", ["ok", "failed"])
+def no_cut_back_after_a_short_write(patch: Patch) -> None:
+    patch.setattr(journal.Segment, "_cut_back", lambda self: None)
 
 
-CUT = [
+def a_failed_sync_asked_again(patch: Patch) -> None:
+    whole = journal.Segment.sync
+
+    def sync(self: journal.Segment, size: int) -> None:
+        try:
+            whole(self, size)
+        except OSError:
+            whole(self, size)
+
+    patch.setattr(journal.Segment, "sync", sync)
+
+
+def no_ballast(patch: Patch) -> None:
+    patch.setattr(checkpoint, "_lay_ballast", lambda files, layout: None)
+
+
+def damage_not_refused(patch: Patch) -> None:
+    patch.setattr(recovery, "refuse_damage", lambda found, folder: None)
+
+
+def parts_not_hashed(patch: Patch) -> None:
+    patch.setattr(Part, "fault", lambda self, found: None)
+
+
+def one_newline_parts_two_lines(patch: Patch) -> None:
+    """A newline that flips takes the lines on both sides with it."""
+
+    def unglued(piece: bytes, offset: int, seed: int, *, whole: bool) -> Iterator[tuple[int, bytes, bool]]:
+        yield offset, piece, False
+
+    patch.setattr(journal, "_unglued", unglued)
+
+
+def the_place_is_the_key(patch: Patch) -> None:
+    def add(self: Keys, row_id: str | None, question: bytes) -> str:
+        key = len(self).to_bytes(16, "big")
+        self._all += key
+        return key.hex()
+
+    patch.setattr(Keys, "add", add)
+
+
+def equal_prompts_share_a_key(patch: Patch) -> None:
+    def add(self: Keys, row_id: str | None, question: bytes) -> str:
+        key = hashlib.sha256(question).digest()[:16]
+        self._all += key
+        return key.hex()
+
+    patch.setattr(Keys, "add", add)
+
+
+CUT: list[Mutate] = [
     no_check_of_lines,
     no_sync_of_the_journal,
     no_sync_of_parts,
@@ -171,7 +242,8 @@ CUT = [
     no_sync_of_the_parts_folder,
     no_sync_of_the_folder_above,
     no_sync_of_the_manifest,
-    a_manifest_trusted_unsynced,
+    a_manifest_line_trusted_although_its_sync_failed,
+    a_dead_segment_only_made_shorter,
     acknowledged_before_the_sync,
     a_segment_removed_before_its_part_is_listed,
     a_part_listed_before_it_is_written,
@@ -182,11 +254,67 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize("mutate", CUT, ids=lambda mutate: mutate.__name__)
-def test_power_cuts_catch(mutate: Callable[[Patch], None], tmp_path: Path, monkeypatch: Patch) -> None:
+FAULT: list[tuple[Mutate, str, str]] = [
+    (no_cut_back_after_a_short_write, "write", "short"),
+    (a_failed_sync_asked_again, "datasync", "EIO"),
+    (marks_not_carried_over, "write", "kill"),
+]
+FLIP: list[tuple[Mutate, str]] = [
+    (no_check_of_lines, "journal/0004.jsonl"),
+    (one_newline_parts_two_lines, "journal/0004.jsonl"),
+    (parts_not_hashed, "parts/part-0002.parquet"),
+    (damage_not_refused, "parts/part-0002.parquet"),
+]
+
+
+def name_of(value: object) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
+@pytest.mark.parametrize("mutate", CUT, ids=name_of)
+def test_power_cuts_catch(mutate: Mutate, tmp_path: Path, monkeypatch: Patch) -> None:
     mutate(monkeypatch)
-    for number, wrong in enumerate(itertools.islice(images(tmp_path, seed=2), PATIENCE), 1):
+    catch(mutate, images(tmp_path, seed=4), "image")
+
+
+@pytest.mark.parametrize(("mutate", "kind", "what"), FAULT, ids=name_of)
+def test_faults_catch(mutate: Mutate, kind: str, what: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    mutate(monkeypatch)
+    struck = (strike(tmp_path / f"{at}", Fault(kind, at, what), rows=16, seal_rows=3)[1] for at in range(1, 80))
+    catch(mutate, struck, f"{what} at {kind}")
+
+
+@pytest.mark.parametrize(("mutate", "name"), FLIP, ids=name_of)
+def test_flipped_bits_catch(mutate: Mutate, name: str, tmp_path: Path, monkeypatch: Patch) -> None:
+    folder = prepare(tmp_path / "whole")
+    mutate(monkeypatch)
+    rng = random.Random(6)
+    newlines = [8 * at for at, byte in enumerate((folder / name).read_bytes()) if byte == 10][1:]
+
+    def flipped() -> Iterator[list[str]]:
+        for number in itertools.count():
+            flips = Flips()
+            bit = rng.choice(newlines) if number % 3 == 0 else rng.randrange((folder / name).stat().st_size * 8)
+            try_flip(folder, tmp_path / f"{number}", name, bit, flips)
+            yield flips.wrong
+
+    catch(mutate, flipped(), "flip")
+
+
+def test_a_full_disk_catches_a_missing_ballast(tmp_path: Path, monkeypatch: Patch) -> None:
+    no_ballast(monkeypatch)
+    catch(no_ballast, (full_disk(tmp_path / f"{room}", room) for room in range(1000, 4000, 500)), "full disk")
+
+
+@pytest.mark.parametrize("mutate", [the_place_is_the_key, equal_prompts_share_a_key], ids=name_of)
+def test_edits_catch(mutate: Mutate, monkeypatch: Patch) -> None:
+    mutate(monkeypatch)
+    catch(mutate, (wrong_costs(seed) for seed in itertools.count()), "edited table")
+
+
+def catch(mutate: Mutate, trials: Iterable[list[str]], unit: str) -> None:
+    for number, wrong in enumerate(itertools.islice(trials, PATIENCE), 1):
         if wrong:
-            print(f"{mutate.__name__}: caught by image {number}: {wrong[0][:150]}")
+            print(f"{mutate.__name__}: caught by {unit} {number}: {wrong[0][:120]}")
             return
-    pytest.fail(f"{mutate.__name__} lived through {PATIENCE} images")
+    pytest.fail(f"{mutate.__name__} lived through every {unit}")

@@ -12,6 +12,7 @@ import sys
 from pipeline.cli import main
 from pipeline.provider.client import Client
 from pipeline.records import ApiCall, ApiReply
+from pipeline.storage.journal import Segment
 from pipeline.storage.writer import Writer
 
 
@@ -24,9 +25,10 @@ def watch(path: str) -> None:
         os.write(notes, f"received {call.row}\n".encode())
         return reply
 
-    def noted_acknowledge(self: Writer, upto: int, count: int) -> None:
+    def noted_acknowledge(self: Writer, segment: Segment, records: int) -> None:
+        count = max(0, records - segment.acknowledged)
         keys = [body[body.index(b'"k":"') + 5 :][:32].decode() for body in list(self._unacknowledged)[:count]]
-        acknowledge(self, upto, count)
+        acknowledge(self, segment, records)
         os.write(notes, "".join(f"acknowledged {key}\n" for key in keys).encode())
 
     Client.send = noted_send  # type: ignore[method-assign]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.errors import StorageError, TransientError
@@ -60,6 +60,7 @@ class Run:
         self.rng = random.Random(seed)
         self.checkpoint: Checkpoint | None = None
         self._mine: list[Said] = []
+        self.opened: Callable[[Checkpoint], None] = lambda checkpoint: None
         self._before = 0
         self._closing = False
         self._earlier = frozenset(truth.safe)
@@ -90,11 +91,14 @@ class Run:
         checkpoint = Checkpoint.open(self.folder, NAME, files=self.disk, seal_rows=self.seal_rows)
         self._before = checkpoint.writer.written
         self.checkpoint = checkpoint
+        self.opened(checkpoint)
         # What recovery has taken over counts as done from here.
         self._earlier |= {said.text for said in self.truth.written}
         answered = answered_keys(self.folder, checkpoint.job.job)
         todo = [row for row in rows if key_of(row) not in answered]
         for start in range(0, len(todo), 4):
+            if checkpoint.writer.disk_full:
+                break
             self._flight(checkpoint, [key_of(row) for row in todo[start : start + 4]])
         self._closing = True
         checkpoint.seal()
@@ -115,8 +119,8 @@ class Run:
                 self._record(checkpoint, self.truth.say(key, "answer", self._length()))
             if self.rng.random() < 0.4:
                 checkpoint.writer.commit()
-            if self.rng.random() < 0.2:
-                checkpoint.writer.seal()
+                if self.rng.random() < 0.5:
+                    checkpoint.writer.seal()
 
     def _length(self) -> int:
         return self.rng.choice([0, 0, 100, 400, 1500])

@@ -7,14 +7,27 @@ when nothing in it can be an answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from pipeline.errors import AnswerUnusable, RowRejected, SpecError
 from pipeline.provider.endpoints._json import canonical, excerpt
-from pipeline.records import ApiCall, ApiReply, Billed, Completion, Dialogue, Exchange, Message, Model, Prompt, Status
+from pipeline.records import (
+    ApiCall,
+    ApiReply,
+    Billed,
+    Completion,
+    Dialogue,
+    Exchange,
+    Form,
+    Message,
+    Model,
+    Prompt,
+    Status,
+)
 
 _PATH = "/chat/completions"
 _TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, not what is asked
@@ -38,8 +51,14 @@ _BROKEN = frozenset({"error", "network_error", "insufficient_system_resource", "
 """Finish reasons of an answer that the endpoint itself gave up."""
 
 
-def dialogue(model: Model) -> Dialogue:
-    """One exchange per prompt. SpecError when the model's parameters cannot be written as JSON."""
+def dialogue(model: Model, form: Form | None = None) -> Dialogue:
+    """One exchange per prompt. SpecError when the model's parameters cannot be written as JSON.
+
+    With a ``form`` the answer is asked for in its shape, and read in it: an invalid one is sent back with what is wrong
+    with it, ``form.repair`` times.
+    """
+    if form is not None:
+        return _typed_dialogue(model, form)
     encode = _encoder(model)
 
     def exchange(prompt: Prompt) -> Exchange:
@@ -48,6 +67,64 @@ def dialogue(model: Model) -> Dialogue:
         return _completion(reply)
 
     return exchange
+
+
+def _typed_dialogue(model: Model, form: Form) -> Dialogue:
+    if "response_format" in model.params:
+        raise SpecError("model.response_format stands beside answer; the answer block makes it, remove it")
+    encoders: dict[str, Callable[[Sequence[Message]], tuple[bytes, bytes]]] = {}
+    plain = _encoder(model)
+    # The form is part of the question; how strongly the endpoint is asked for it is not.
+    shape = b"\n" + canonical(form.schema)
+
+    def call(messages: Sequence[Message], question: bytes = b"") -> tuple[ApiCall, str]:
+        mode = form.mode
+        if mode not in encoders:
+            response_format = form.response_format()
+            extra = {} if response_format is None else {"response_format": response_format}
+            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}))
+        body, _ = encoders[mode](_instructed(messages, form.instructions()))
+        return ApiCall("POST", _PATH, body, question), mode
+
+    def ask(messages: Sequence[Message], question: bytes = b"") -> Generator[ApiCall, ApiReply, ApiReply]:
+        while True:
+            api_call, mode = call(messages, question)
+            try:
+                return (yield api_call)
+            except RowRejected as error:
+                if error.kind not in _FORM_REFUSED or not form.weaken(mode):
+                    raise
+
+    def exchange(prompt: Prompt) -> Exchange:
+        messages = list(prompt.messages)
+        reply = yield from ask(messages, plain(messages)[1] + shape)
+        completion = _completion(reply)
+        for turn in range(form.repair + 1):
+            if completion.status is not Status.OK or completion.text is None:
+                return completion
+            values, step, problems = form.read(completion.text)
+            if values is not None:
+                return replace(completion, fields=values, step="re_asked" if turn else step)
+            if turn < form.repair:
+                asked = [*messages, {"role": "user", "content": form.re_ask(completion.text, problems)}]
+                completion = _completion((yield from ask(asked)))
+        return replace(completion, status=Status.INVALID_ANSWER, step="invalid", problems="; ".join(problems))
+
+    return exchange
+
+
+_FORM_REFUSED = frozenset({"bad_request", "unprocessable", "unsupported_media_type", "not_implemented"})
+"""Kinds of refusal that may mean the form and not the row."""
+
+
+def _instructed(messages: Sequence[Message], words: str | None) -> Sequence[Message]:
+    """The words at the end of the system message; as one of its own where there is none."""
+    if words is None:
+        return messages
+    if messages and messages[0]["role"] in ("system", "developer"):
+        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}
+        return [first, *messages[1:]]
+    return [{"role": "system", "content": words}, *messages]
 
 
 def _encoder(model: Model) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
