@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageErro
 from pipeline.feed import Feed
 from pipeline.job import Job, Ready
 from pipeline.ledger import Ledger, Totals
+from pipeline.noticed import Gap, Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
 from pipeline.provider.ask import (
@@ -111,6 +112,7 @@ class Sending:
         self._faults_of_ours = 0
         self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._rate = Rate()
+        self._noticed = Noticed(job.model.name, log.warning)
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
         self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
@@ -147,6 +149,7 @@ class Sending:
         if not self._met:
             self._met = True
             self.checkpoint.settle_simulated("x-simulator" in reply.headers, fresh=self.work.fresh)
+        self._noticed.look(reply)
 
     # -- one row ---------------------------------------------------------------------------------------------------
 
@@ -355,7 +358,12 @@ class Sending:
             display.show(self.view())
 
     async def _beat(self) -> None:
+        gap = Gap()
         while True:
+            gap_s = gap.look()
+            if gap_s is not None:
+                self.log.warning("suspended", for_s=round(gap_s, 1))
+                self.wire.renew()
             self.checkpoint.heartbeat(self.heartbeat())
             await asyncio.sleep(HEARTBEAT_S)
 

@@ -17,7 +17,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"records"}),
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
-    frozenset({"prompts", "pool", "feed", "progress", "watch", "stop", "runlog", "spec", "simulator", "answers"}),
+    frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog"})
+    | frozenset({"spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
     frozenset({"plan", "sending"}),

@@ -144,6 +144,10 @@ class Wire:
         """The limits as they were found."""
         return self._limiter.found()
 
+    def renew(self) -> None:
+        """After a time that nobody lived through: connections from before it are not used again."""
+        self._client.renew()
+
     async def __aenter__(self) -> Self:
         await self._client.__aenter__()
         return self

@@ -79,9 +79,14 @@ class Client:
         self._places = asyncio.Semaphore(concurrency)
         self._names: dict[str, str | None] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
+        self._session = self._open()
+        return self
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=self._concurrency, keepalive_timeout=_IDLE_S, ttl_dns_cache=_DNS_TTL_S
             ),
@@ -91,11 +96,19 @@ class Client:
             trust_env=False,  # an environment's proxy or netrc would see, or replace, the key
             proxy=self._proxy,
         )
-        return self
+
+    def renew(self) -> None:
+        """Offer no connection that is open now to a further call; calls under way keep theirs."""
+        if self._session is not None:
+            self._retired.append(self._session)
+            self._session = self._open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for session in self._retired:
+            await session.close()
+        self._retired.clear()
         if self._session is not None:
             await self._session.close()
             self._session = None

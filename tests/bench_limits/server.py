@@ -1,4 +1,4 @@
-"""The simulator in a process of its own, with a diary: when each request came, when it was answered, how, and its tokens.
+"""The simulator in a process of its own, with a diary: when each request came, when it left, how, and its tokens.
 
 The clock of outages and changed limits starts with the first request. It ends with its stdin, and then writes the
 diary as JSON lines.

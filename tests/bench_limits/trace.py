@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -54,4 +55,4 @@ class Trace:
     def longest_silence_s(self) -> float:
         """Between two good answers, while rows were left."""
         left = sorted(entry.left_s for entry in self.good)
-        return max((later - sooner for sooner, later in zip(left, left[1:], strict=False)), default=0.0)
+        return max((later - sooner for sooner, later in pairwise(left)), default=0.0)

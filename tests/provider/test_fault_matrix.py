@@ -499,29 +499,6 @@ def test_any_bytes_at_all_are_a_reply_or_a_provider_error(start: bytes, headers:
         assert_hides_the_key(got)
 
 
-ELSEWHERE = {
-    "B11": "tests/provider/endpoints/test_chat.py",
-    "B12": "tests/provider/endpoints/test_chat.py",
-    "B13": "tests/provider/endpoints/test_chat.py",
-    "B15": "tests/provider/endpoints/test_chat.py records the model; a warning is the run's",
-    "B16": "two answers for one row: the checkpoint's",
-    "B18": "one reply id for two rows: the run's",
-    "N19": "a gap in time: the run's",
-}
-
-
-def test_no_id_of_the_catalogue_is_without_a_case() -> None:
-    every = {f"{letter}{n:02d}" for letter, last in (("N", 19), ("H", 16), ("B", 18)) for n in range(1, last + 1)}
-    marked = {
-        str(name)
-        for test in globals().values()
-        for mark in getattr(test, "pytestmark", ())
-        if mark.name == "fault"
-        for name in mark.args
-    }
-    assert every == marked.union(*(case.ids.split() for case in CASES)) | ELSEWHERE.keys()
-
-
 # Self-signed for another host, made for these tests; it opens nothing.
 OTHER_EXAMPLE = """\
 -----BEGIN PRIVATE KEY-----

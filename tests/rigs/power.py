@@ -21,6 +21,15 @@ Tree = dict[str, bytes | None]
 class _Node:
     durable: bytes = b""
     pending: list[Op] = field(default_factory=list)
+    lost: list[Op] = field(default_factory=list)  # their sync failed: perhaps there, and no later sync says so
+
+    def sync(self) -> None:
+        self.durable, self.pending = self.current(), []
+        self.lost = [op for op in self.lost if op.offset < len(self.durable)]
+
+    def lose(self) -> None:
+        self.lost += [op for op in self.pending if op.kind == "write"]
+        self.pending = [op for op in self.pending if op.kind != "write"]
 
     def current(self) -> bytes:
         content = self.durable
@@ -74,10 +83,9 @@ class Volume:
         elif op.kind in ("write", "truncate"):
             self._nodes[op.node].pending.append(op)
         elif op.kind == "sync":
-            node = self._nodes[op.node]
-            node.durable, node.pending = node.current(), []
+            self._nodes[op.node].sync()
         elif op.kind == "lose":
-            self._nodes[op.node].pending.clear()
+            self._nodes[op.node].lose()
         elif op.kind == "rename":
             if os.path.dirname(op.path) != os.path.dirname(op.target):
                 raise NotImplementedError("a rename from folder to folder")
@@ -85,7 +93,9 @@ class Volume:
             self._names[op.target] = node_number
             self._folder(op.path).pending.append(Op("rename", op.path, op.target, node_number))
         elif op.kind == "unlink":
-            self._stale.append(self._nodes[self._names.pop(op.path)].current())
+            content = self._nodes[self._names.pop(op.path)].current()
+            if op.path.endswith(".jsonl"):  # lines, which could pass for lines of another file
+                self._stale.append(content)
             self._folder(op.path).pending.append(op)
         elif op.kind == "folder":
             self._folders[op.path] = _Folder()
@@ -100,7 +110,7 @@ class Volume:
         """One of the states in which the machine may come up again."""
         rng = random.Random(seed)
         names, data = rng.choice([0.0, 0.5, 0.9, 1.0]), rng.choice([0.0, 0.5, 0.9, 1.0])
-        filling = rng.choice(["zeros", "zeros", "old", "stale"])
+        filling = rng.choice(["zeros", "old", "stale"])
         tree: Tree = {}
         self._fill(self.root, "", tree, _Luck(rng, names, data, filling))
         return tree
@@ -126,7 +136,7 @@ class Volume:
 
     def _content(self, node: _Node, luck: _Luck) -> bytes:
         content = node.durable
-        for op in node.pending:
+        for op in (*node.lost, *node.pending):
             if luck.rng.random() >= luck.data:
                 continue
             data = op.data

@@ -140,8 +140,8 @@ def a_segment_removed_before_its_part_is_listed(patch: Patch) -> None:
     _rolled(patch, "wrl")
 
 
-def a_part_listed_before_it_is_written(patch: Patch) -> None:
-    _rolled(patch, "lwr")
+def a_part_listed_and_its_segment_removed_before_it_is_written(patch: Patch) -> None:
+    _rolled(patch, "lrw")
 
 
 def a_segment_removed_before_its_part_is_written(patch: Patch) -> None:
@@ -246,7 +246,7 @@ CUT: list[Mutate] = [
     a_dead_segment_only_made_shorter,
     acknowledged_before_the_sync,
     a_segment_removed_before_its_part_is_listed,
-    a_part_listed_before_it_is_written,
+    a_part_listed_and_its_segment_removed_before_it_is_written,
     a_segment_removed_before_its_part_is_written,
     no_salt,
     a_torn_line_taken_for_a_line,
