@@ -12,6 +12,7 @@ import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import orjson
@@ -19,11 +20,14 @@ import orjson
 from pipeline.errors import RowRejected, SpecError
 from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
-from pipeline.records import ApiCall, Dialogue, Exchange, Model, Prompt, Row
+from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
 from pipeline.storage.output import added_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
+
+if TYPE_CHECKING:
+    from pipeline.answers import AnswerForm
 
 _QUESTION_FORMAT = 1
 _ID_DIGITS = 8
@@ -47,7 +51,8 @@ class Job:
         self.spec = spec
         self.templates = Templates([(message.role, message.content) for message in spec.prompt.messages])
         self.model = Model(spec.model.name, spec.model.params)
-        self.dialogue = dialogue_of(spec.endpoint.kind)(self.model)
+        self.form = _form(spec)
+        self.dialogue = dialogue_of(spec.endpoint.kind)(self.model, self.form)
         self.source = Source(
             Selection(
                 paths=tuple(spec.input.paths),
@@ -59,7 +64,8 @@ class Job:
             )
         )
         self.source.check(self.templates.columns)
-        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix))
+        self._refuse_field_names()
+        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
@@ -87,6 +93,16 @@ class Job:
             )
 
     @property
+    def fields(self) -> dict[str, str | tuple[str, str]]:
+        """Typed columns of the answer and their kinds; none without an ``answer`` block."""
+        return {} if self.form is None else {part.name: part.column for part in self.form.spec.fields}
+
+    def _refuse_field_names(self) -> None:
+        taken = set(added_names("")) & self.fields.keys()
+        if taken:
+            raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
+
+    @property
     def used(self) -> Sequence[str]:
         return self.templates.columns
 
@@ -102,6 +118,7 @@ class Job:
             dict(self.model.params),
             messages,
             spec.input.id,
+            *([] if self.form is None else [dict(self.form.schema)]),
         ]
         whole = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
         return whole[:-_ID_DIGITS] + hashlib.sha256(orjson.dumps(spec.input.id)).hexdigest()[:_ID_DIGITS]
@@ -137,14 +154,30 @@ def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
     return spec.model_copy(update={"endpoint": endpoint, "output": output})
 
 
-def dialogue_of(kind: str) -> Callable[[Model], Dialogue]:
+def dialogue_of(kind: str) -> Callable[[Model, Form | None], Dialogue]:
     """The dialogue maker of a kind of endpoint: the file of that name. Raises SpecError for an unknown kind."""
     try:
         module = importlib.import_module(f"pipeline.provider.endpoints.{kind}")
     except ModuleNotFoundError:
         raise SpecError(f"endpoint.kind: there is no kind {kind!r}; there is: chat") from None
-    maker: Callable[[Model], Dialogue] = module.dialogue
+    maker: Callable[[Model, Form | None], Dialogue] = module.dialogue
     return maker
+
+
+def _form(spec: JobSpec) -> AnswerForm | None:
+    """Raises SpecError for an ``answer`` block that is no schema."""
+    if spec.answer is None:
+        return None
+    # jsonschema takes a tenth of a second to load, which most jobs need not pay.
+    answers = importlib.import_module("pipeline.answers")
+    if spec.answer.fields is not None:
+        asked = answers.AnswerSpec.from_fields(spec.answer.fields)
+    else:
+        asked = answers.AnswerSpec.from_schema(spec.answer.form or {})
+    form: AnswerForm = answers.AnswerForm(
+        asked, mode=spec.answer.mode, repair=spec.answer.repair, told=lambda text: None
+    )
+    return form
 
 
 def _prices(spec: JobSpec) -> Prices:

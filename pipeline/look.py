@@ -202,7 +202,7 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
     found = must_know(job.folder)
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
-    join = Join(job.source, standing.table, found.snapshot, job.prices, job.prefix)
+    join = Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)
     try:
         return write(Files(), os.path.abspath(target), join, guard_formulas)
     except OSError as exc:

@@ -166,6 +166,7 @@ class Outcome(NamedTuple):
     permanent: bool = False  # a failure that a plain rerun does not try again
     fields: Mapping[str, Any] | None = None
     step: str | None = None
+    earlier: Usage = NO_USAGE  # of the row's replies before the last, which are in the ledger on their own
 
 
 class Form(Protocol):

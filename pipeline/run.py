@@ -9,8 +9,8 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from urllib.parse import urlsplit
 
 import orjson
@@ -21,6 +21,7 @@ from pipeline.job import Job
 from pipeline.ledger import Ledger, Totals
 from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
 from pipeline.progress import Display, money, plain
+from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
 from pipeline.sending import DRAIN_S, INPUT_CHANGED, Sending, Work
 from pipeline.stop import Stop, signals_raise, signals_wait
@@ -70,6 +71,7 @@ class _Known:
     before: Totals
     rows: int
     fresh: bool  # there is no answer in the folder
+    kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
 
 
 def run(
@@ -226,7 +228,7 @@ class _OneRun:
         self.log.info("plan", **asdict(plan))
         self._tell_unknown_kind(standing)
         fresh = not plan.done and not gone["answered"].any()
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh)
+        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, snapshot.kept())
 
     def _tell_unknown_kind(self, standing: Standing) -> None:
         kinds = standing.table.filter(~pl.col("answered"))["kind"].unique().drop_nulls().sort().to_list()
@@ -310,6 +312,7 @@ class _OneRun:
             lambda ordinal: failed[ordinal] == 1,
             self._changed,
             known.fresh,
+            kept=known.kept,
         )
 
     def _host(self) -> str:
@@ -348,7 +351,7 @@ class _OneRun:
         job = self.job
         if known.plan is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
-        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed)
+        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields)
         publish(self.files, job.folder, join, job.spec.input.id)
         code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
         message = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
@@ -68,6 +68,7 @@ class Work:
     again: Callable[[int], bool] = lambda ordinal: False
     changed: Callable[[], object] = lambda: False  # the input is not what was planned with
     fresh: bool = True  # the folder holds no answer yet
+    kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # replies paid for by an earlier run
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
@@ -108,6 +109,8 @@ class Sending:
         self.counts = Counts()
         self.exhausted = False
         spec = job.spec
+        if job.form is not None:
+            job.form.told = self._form_changed
         self.watch = Watch(spec.endpoint.base_url, job.model.name)
         self._faults_of_ours = 0
         self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
@@ -144,6 +147,16 @@ class Sending:
             latency_s=error.latency_s,
             error=str(error),
         )
+
+    def _form_changed(self, text: str) -> None:
+        self.log.warning("answer_mode", message=text)
+        if self.display is not None:
+            self.display.say(text)
+
+    def kept(self, key: str, reply: ApiReply) -> None:
+        self._awaited.pop(key, None)
+        self.ledger.add(Billed.YES, reply.usage)
+        self.checkpoint.keep(key, reply)
 
     def seen(self, reply: ApiReply) -> None:
         if not self._met:
@@ -219,7 +232,8 @@ class Sending:
     async def _ask(self, ready: Ready, key: str) -> Outcome:
         if ready.exchange is None or ready.call is None:
             return invalid(key, ready.row, ready.invalid or "")
-        return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call)
+        kept = self.work.kept.get(key, ())
+        return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call, witness=self, kept=kept)
 
     def _key_of(self, row: Row, ready: Ready) -> str:
         known = len(self.keys)

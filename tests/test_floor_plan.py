@@ -35,6 +35,7 @@ DOORS = {
     "provider": {"ask", "budget"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
+    "answers": {""},
 }
 """The rooms of a block that the rest of the house may enter; "" is the block's own front door."""
 
@@ -49,6 +50,7 @@ PACKAGES = {
     "tqdm": {"progress"},
     "uvloop": {"run", "cli", "simulator"},
     "yaml": {"spec"},
+    "jsonschema": {"answers"},
     "multidict": {"provider", "simulator"},
     "yarl": {"provider"},
 }

@@ -66,7 +66,7 @@ def test_a_value_is_never_parsed_again(template: str, value: str) -> None:
 
 
 @pytest.mark.fault("S09")
-@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip))
+@given(st.text(min_size=1).filter(str.strip))
 def test_any_text_arrives_as_it_is(value: str) -> None:
     assert rendered("<{{ text }}>", text=value) == f"<{value}>"
 
@@ -146,7 +146,7 @@ def test_the_word_none_never_gets_into_a_prompt() -> None:
 @pytest.mark.fault("S11")
 def test_a_name_that_is_not_there_is_an_error_and_not_empty() -> None:
     assert "has no attribute" in refused("{{ text.nowhere }}", text="x")
-    assert "undefined" in refused("{% set a = text[7] %}{{ a }}", text="x")
+    assert "has no element" in refused("{% set a = text[7] %}{{ a }}", text="x")
     assert rendered("{{ text }}{{ '!' if text == 'never' }}", text="x") == "x"  # what jinja2 promises of an if
 
 

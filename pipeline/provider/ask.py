@@ -44,6 +44,9 @@ class Witness(Protocol):
 
     def superseded(self, key: str, error: ProviderError) -> None: ...
 
+    def kept(self, key: str, reply: ApiReply) -> None:
+        """A reply that is paid for, and is not the row's last: written down before the next call is sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -196,29 +199,73 @@ class ReplyLost(Exception):
         self.reply = reply
 
 
-async def ask(send: Send, row: Row, key: str, exchange: Exchange, call: ApiCall) -> Outcome:
-    """Carry one exchange through. Raises RunBlocked and RunPaused, and ReplyLost for a bug; every other bad end is a
-    failed outcome."""
+async def ask(
+    send: Send,
+    row: Row,
+    key: str,
+    exchange: Exchange,
+    call: ApiCall,
+    *,
+    witness: Witness,
+    kept: Sequence[ApiReply] = (),
+) -> Outcome:
+    """Carry one exchange through. ``kept``: replies that an earlier run paid for, given again instead of bought again.
+
+    Raises RunBlocked and RunPaused, and ReplyLost for a bug; every other bad end is a failed outcome.
+    """
     reply: ApiReply | None = None
+    earlier = NO_USAGE  # of the replies before this one
+    turn = 0
     try:
         while True:
-            reply = await send(call.for_row(key))
-            try:
-                call = exchange.send(reply)
-            except StopIteration as end:
-                return _answered(key, row, end.value, reply)
-            except PipelineError:
-                raise
-            except Exception as fault:
-                raise ReplyLost(reply) from fault
+            said: ApiReply | RowRejected
+            if turn < len(kept):
+                said = reply = kept[turn]
+            else:
+                try:
+                    said = reply = await send(call.for_row(key))
+                except RowRejected as error:
+                    said = error
+            following = _advance(exchange, said)
+            if isinstance(following, Completion):
+                assert reply is not None
+                outcome = _answered(key, row, following, reply)
+                if turn < len(kept):  # the ledger has it already
+                    return outcome._replace(usage=NO_USAGE, billed=Billed.NO, attempts=0, earlier=earlier + reply.usage)
+                return outcome if turn == 0 else outcome._replace(earlier=earlier)
+            call = following
+            if isinstance(said, RowRejected):
+                witness.superseded(key, said)
+                continue
+            if turn >= len(kept):
+                witness.kept(key, said)
+            earlier += said.usage
+            turn += 1
     except (RowRejected, AnswerUnusable) as error:
-        return _failed(key, row, error, reply, permanent=True)
+        return _failed(key, row, error, reply, permanent=True)._replace(earlier=earlier)
     except ProviderError as error:
         if error.exit_code != ProviderError.exit_code:
             raise  # RunBlocked
-        return _failed(key, row, error, reply, permanent=False)
+        return _failed(key, row, error, reply, permanent=False)._replace(earlier=earlier)
     finally:
         exchange.close()
+
+
+def _advance(exchange: Exchange, said: ApiReply | RowRejected) -> ApiCall | Completion:
+    """The exchange's next call, or its end. A refusal is put to it first: it may ask in another way, or raise it."""
+    try:
+        if isinstance(said, RowRejected):
+            return exchange.throw(said)
+        return exchange.send(said)
+    except StopIteration as end:
+        completion: Completion = end.value
+        return completion
+    except PipelineError:
+        raise
+    except Exception as fault:
+        if isinstance(said, RowRejected):
+            raise
+        raise ReplyLost(said) from fault
 
 
 def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Outcome:
@@ -227,7 +274,8 @@ def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Ou
         row=row,
         status=completion.status,
         text=completion.text,
-        error=completion.refusal,
+        kind=Status.INVALID_ANSWER if completion.status is Status.INVALID_ANSWER else None,
+        error=completion.problems or completion.refusal,
         finish_reason=completion.finish_reason,
         model=completion.model,
         request_id=completion.request_id,
@@ -237,6 +285,9 @@ def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Ou
         attempts=reply.attempts,
         latency_s=reply.latency_s,
         reasoning=completion.reasoning,
+        permanent=completion.status is Status.INVALID_ANSWER,
+        fields=completion.fields,
+        step=completion.step,
     )
 
 

@@ -21,7 +21,6 @@ from pipeline.spec.shape import drop_empty_blocks, expand, override
 _MOST_BYTES: Final = 1 << 20
 
 NOT_YET: Final[dict[KeyPath, str]] = {
-    ("answer",): "is not supported yet; remove it and ask for the form of the answer in the prompt",
     ("prompt", "attachments"): "is not supported yet; remove it, or leave it empty",
 }
 """What the design has and this version does not: refused when it is given a value."""

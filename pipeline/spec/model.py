@@ -137,6 +137,28 @@ class BudgetSpec(Block):
     tokens: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Most tokens to spend.")
 
 
+class AnswerBlock(Block):
+    """``fields`` and ``form`` (the key ``schema``) are held to their rules by the answers room."""
+
+    fields: dict[str, Any] | None = Field(
+        default=None,
+        description="Columns by name: [a, b], string, number, integer, boolean, {list: string}, or a JSON Schema.",
+    )
+    form: dict[str, Any] | None = Field(
+        default=None, alias="schema", description="A JSON Schema of type object, instead of fields."
+    )
+    mode: Literal["auto", "schema", "json", "text"] = Field(
+        default="auto", description="How the endpoint is asked: it enforces the schema, JSON, or is told in words."
+    )
+    repair: int = Field(default=1, ge=0, le=10, description="How often an invalid answer is sent back with the error.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> AnswerBlock:
+        if (self.fields is None) == (self.form is None):
+            raise ValueError("must have either fields or schema")
+        return self
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -150,7 +172,7 @@ class JobSpec(Block):
     prompt: PromptSpec = Field(description="What each row is made into.")
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")
     endpoint: EndpointSpec = Field(default_factory=EndpointSpec, description="Where the model is asked.")
-    answer: dict[str, Any] | None = Field(default=None, description="Typed columns out of the reply.")
+    answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the job may cost.")

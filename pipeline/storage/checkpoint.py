@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import CheckpointError, ProviderError, StorageError
-from pipeline.records import Billed, Outcome, Usage
+from pipeline.records import ApiReply, Billed, Outcome, Usage
 from pipeline.storage import recovery
 from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all, write_whole
 from pipeline.storage.journal import FORMAT, body_of
@@ -170,6 +170,11 @@ class Checkpoint:
         """The attempt that was marked did not go out after all."""
         self._in_flight.pop(key, None)
 
+    def keep(self, key: str, reply: ApiReply) -> None:
+        """A paid reply that the row's exchange goes on from; a later run gives it again instead of buying it again."""
+        self._in_flight.pop(key, None)
+        self.writer.append(body_of(_without_nulls(_reply_members(key, reply))))
+
     def record(self, outcome: Outcome) -> None:
         """The row has ended. From here it survives the process; it counts once it is acknowledged."""
         self._in_flight.pop(outcome.key, None)
@@ -296,6 +301,20 @@ def _attempt_members(key: str, error: ProviderError) -> dict[str, Any]:
     }
 
 
+def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
+    return {
+        "e": "k",
+        "k": key,
+        "h": reply.status,
+        "u": _usage_members(reply.usage),
+        "b": Billed.YES,
+        "a": reply.attempts,
+        "l": round(reply.latency_s, 4),
+        "w": round(time.time(), 3),
+        "z": orjson.dumps(reply.json).decode(),
+    }
+
+
 def _outcome_members(outcome: Outcome) -> dict[str, Any]:
     return {
         "e": "o",
@@ -318,6 +337,9 @@ def _outcome_members(outcome: Outcome) -> dict[str, Any]:
         "g": outcome.reasoning,
         "z": outcome.raw,
         "p": outcome.permanent or None,
+        "j": None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
+        "v": outcome.step,
+        "q": _usage_members(outcome.earlier),
     }
 
 

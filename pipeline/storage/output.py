@@ -9,8 +9,8 @@ request ids) stands apart, in attempts.parquet, row for row.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -58,6 +58,8 @@ _VOLATILE = {
     "ended_at": pl.Datetime("ms", "UTC"),
     "reasoning": pl.String(),
 }
+_STEP = "answer_step"
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
 _UNANSWERED = [str(Status.FAILED), str(Status.INVALID_INPUT), str(Status.INVALID_ANSWER)]
 
@@ -72,17 +74,32 @@ class Join:
     prices: Prices
     prefix: str = ""
     changed: Callable[[], object] = lambda: False  # the input is no longer what ``standing`` was made from
+    fields: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)  # typed columns of the answer
+
+    @property
+    def answer_schema(self) -> dict[str, pl.DataType]:
+        """The columns that results add, in order; the typed ones stand behind the response."""
+        typed = {name: column_type(kind) for name, kind in self.fields.items()}
+        step = {_STEP: pl.String()} if typed else {}
+        return {"response": _ANSWER["response"], **typed, **step, **_ANSWER}
 
     def results(self) -> Iterator[pl.DataFrame]:
+        schema = self.answer_schema
         for frame, rows in self._slices():
-            records = self._records(rows, _RECORD).with_columns(_cost(self.prices).alias("cost_usd"))
-            answers = records.select(
+            records = self._records(rows, _RECORD).with_columns(*_with_earlier())
+            answers = records.with_columns(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
-                "error",
-                *(pl.col(name) for name in _ANSWER if name not in ("response", "status", "error")),
+                _cost(self.prices).alias("cost_usd"),
+                *self._typed(),
             )
-            yield frame.hstack(self._named(answers, _ANSWER).get_columns())
+            yield frame.hstack(self._named(answers, schema).get_columns())
+
+    def _typed(self) -> Iterator[pl.Expr]:
+        """The fields of the typed answer; null where there is none."""
+        kinds = {name: column_type(kind) for name, kind in self.fields.items()}
+        decoded = pl.col("fields").str.json_decode(pl.Struct(kinds))
+        return (decoded.struct.field(name).alias(name) for name in kinds)
 
     def failed(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(only_failed=True):
@@ -129,6 +146,24 @@ class Join:
         return rows.select("ordinal").join(records, on="ordinal", how="left", maintain_order="left")
 
 
+_SCALARS = {"string": pl.String(), "integer": pl.Int64(), "number": pl.Float64(), "boolean": pl.Boolean()}
+
+
+def column_type(kind: str | tuple[str, str]) -> pl.DataType:
+    """The column of an answer's field: a scalar, a list of them, or text (JSON) for anything else."""
+    if isinstance(kind, tuple):
+        return pl.List(_SCALARS[kind[1]])
+    return _SCALARS.get(kind, pl.String())
+
+
+def _with_earlier() -> Iterator[pl.Expr]:
+    """Token counts of all replies of a row; those before the last are kept as a list beside it."""
+    for place, name in enumerate(_TOKENS):
+        before = pl.col("earlier").list.get(place, null_on_oob=True)
+        both = pl.col(name).fill_null(0) + before
+        yield pl.when(before.is_null()).then(pl.col(name)).otherwise(both).alias(name)
+
+
 def refuse_clashes(columns: list[str], ours: list[str]) -> None:
     """Raises InputError naming the input's columns that would be overwritten."""
     clashes = [name for name in columns if name in set(ours)]
@@ -147,9 +182,12 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
             raise InputError(f"{path} is a table that this job writes itself; name another folder in `output:`")
 
 
-def added_names(prefix: str) -> list[str]:
+def added_names(prefix: str, fields: Iterable[str] = ()) -> list[str]:
     """Every column name that an output table adds to the input's."""
-    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE])]
+    return [
+        prefix + name
+        for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *fields, *([_STEP] if fields else [])])
+    ]
 
 
 def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dict[str, int]:
@@ -163,12 +201,12 @@ def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dic
             lambda: join.attempts(id_column),
         ),
         FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
-        RESULTS: write_table(files, os.path.join(folder, RESULTS), join.schema(_ANSWER), join.results),
+        RESULTS: write_table(files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results),
     }
 
 
 def results_schema(join: Join) -> dict[str, pl.DataType]:
-    return join.schema(_ANSWER)
+    return join.schema(join.answer_schema)
 
 
 def _cost(prices: Prices) -> pl.Expr:
@@ -195,19 +233,19 @@ _FORMULA = r"^[=+\-@\t\r]"
 
 
 def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    return write_table(files, path, join.schema(_ANSWER), join.results)
+    return write_table(files, path, join.schema(join.answer_schema), join.results)
 
 
 def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
     """CSV with a header. ``guard_formulas`` puts an apostrophe before text that a spreadsheet would run."""
-    texts = [name for name, kind in join.schema(_ANSWER).items() if kind == pl.String]
+    texts = [name for name, kind in join.schema(join.answer_schema).items() if kind == pl.String]
     guarded = [
         pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
         for name in texts
     ]
 
     def pieces() -> Iterator[tuple[bytes, int]]:
-        yield pl.DataFrame(schema=join.schema(_ANSWER)).write_csv().encode(), 0
+        yield pl.DataFrame(schema=join.schema(join.answer_schema)).write_csv().encode(), 0
         for frame in join.results():
             shown = frame.with_columns(guarded) if guard_formulas else frame
             yield shown.write_csv(include_header=False).encode(), frame.height

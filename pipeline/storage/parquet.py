@@ -41,11 +41,14 @@ LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "g": pl.String(),
     "z": pl.String(),
     "p": pl.Boolean(),
+    "j": pl.String(),
+    "v": pl.String(),
+    "q": pl.List(pl.Int64()),
 }
 """The members of a journal line, by their short names."""
 
 _LONG = {
-    "e": "event",  # outcome | attempt (superseded by a later one, or lost in a crash)
+    "e": "event",  # outcome | attempt (superseded by a later one, or lost in a crash) | kept (a paid reply in between)
     "n": "ordinal",  # position in the input when it was sent; informative only
     "i": "id",
     "s": "status",
@@ -63,9 +66,12 @@ _LONG = {
     "g": "reasoning",
     "z": "raw",
     "p": "permanent",
+    "j": "fields",  # the typed answer, as JSON
+    "v": "answer_step",
+    "q": "earlier",  # token counts of the row's replies before this one, in the order of the columns below
 }
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-_EVENTS = {"o": "outcome", "t": "attempt"}
+_EVENTS = {"o": "outcome", "t": "attempt", "k": "kept"}
 
 PART_SCHEMA: Mapping[str, pl.DataType] = {
     "key": pl.Binary(),
@@ -77,7 +83,7 @@ PART_SCHEMA: Mapping[str, pl.DataType] = {
 
 def records_in(lines: Iterable[bytes]) -> list[bytes]:
     """What a part keeps of a segment's lines: outcomes and attempts, not the marks of what was sent."""
-    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"'))]
+    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"', b'{"e":"k"'))]
 
 
 def table_of(lines: Iterable[bytes]) -> pl.DataFrame:

@@ -7,12 +7,13 @@ state, if perhaps a moment old.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import orjson
 import polars as pl
 
 from pipeline.ledger import Totals
-from pipeline.records import ANSWERED, Billed, Status, Usage
+from pipeline.records import ANSWERED, ApiReply, Billed, Status, Usage
 from pipeline.storage import manifest
 from pipeline.storage.files import Files, content
 from pipeline.storage.journal import scan, segment_number
@@ -101,6 +102,28 @@ class Snapshot:
             return answers
         failures = outcomes.filter(~pl.col("answered")).unique("key", keep="last", maintain_order=True)
         return pl.concat([answers, failures.join(answers, on="key", how="anti")])
+
+    def kept(self) -> dict[str, tuple[ApiReply, ...]]:
+        """Paid replies in the middle of exchanges that have not ended since, by row key, in their order."""
+        found: dict[str, list[ApiReply]] = {}
+        for number in range(len(self)):
+            events = self.piece(number, ["key", "event"])
+            if not found and not (events["event"] == "kept").any():
+                continue
+            for key, event, record in self._in_order(number):
+                if event == "kept":
+                    found.setdefault(key, []).append(record)
+                elif event == "outcome":
+                    found.pop(key, None)
+        return {key: tuple(replies) for key, replies in found.items()}
+
+    def _in_order(self, number: int) -> Iterator[tuple[str, str, ApiReply]]:
+        columns = ["key", "event", "raw", "http_status", "latency_s", *_COUNTS]
+        for row in self.piece(number, columns).iter_rows(named=True):
+            json = orjson.loads(row["raw"]) if row["event"] == "kept" else None
+            usage = Usage(*(row[name] for name in _COUNTS))
+            reply = ApiReply(row["http_status"] or 0, {}, b"", json, usage, row["latency_s"] or 0.0)
+            yield row["key"].hex(), row["event"], reply
 
     def ids(self, places: pl.DataFrame) -> set[str]:
         """The ids under which some records (piece, place) were asked."""

@@ -1,4 +1,4 @@
-"""The whole wire as a run has it (retry, budget, limiter, mark, client), with time that passes a thousand times faster."""
+"""The whole wire as a run has it (retry, budget, limiter, mark, client), and time a thousand times as fast."""
 
 from __future__ import annotations
 

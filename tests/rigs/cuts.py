@@ -37,7 +37,8 @@ def cut_in(disk: Disk, rng: random.Random) -> int:
     turns = [at for at, op in enumerate(disk.ops) if op.kind in ("rename", "unlink", "lose")]
     if not turns or rng.random() < 0.5:
         return rng.randint(0, len(disk.ops))
-    return min(len(disk.ops), rng.choice(turns) + rng.randint(1, 4))
+    turn = rng.choice(turns)
+    return min(len(disk.ops), turn + rng.randint(1, 12 if disk.ops[turn].kind == "lose" else 4))
 
 
 def history(root: Path, rng: random.Random, kinds: Sequence[str]) -> History:

@@ -200,7 +200,7 @@ BROKEN: list[tuple[str, int, list[str]]] = [
     ("prices: {per_request: -1}\n", 4, ["prices.per_request must be at least 0, not -1"]),
     ("budget: {usd: -5}\n", 4, ["budget.usd must be greater than 0"]),
     ("budget: {tokens: 0}\n", 4, ["budget.tokens must be greater than 0"]),
-    ("answer:\n  fields: {a: number}\n", 4, ["answer is not supported yet"]),
+    ("answer:\n  repair: 1\n", 4, ["answer must have either fields or schema"]),
     ("name: no\n", 4, ["name must be text, not false", 'put it in quotes: "no"']),
     ("name: 007\n", 4, ["name must be text, not 7 (octal)", '"007"']),
     ("name: 12:30:45\n", 4, ["name must be text", '"12:30:45"']),

@@ -32,7 +32,7 @@ BAD = [
     BASE + "limits: {concurrency: '8'}\n",
     BASE + "endpoint: {kind: chatt}\n",
     BASE + "endpoint: {api_key: x}\n",
-    BASE + "answer: {fields: {}}\n",
+    BASE + "answer: {fields: {a: number}, repair: -1}\n",
     BASE + "budget: {usd: -5}\n",
     BASE + "name: 7\n",
     "input: a.csv\nprompt: x\nmodel: {temperature: 0}\n",
