@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from pipeline.records import Row
 
 LOW_WATER = 500
 """Rows left in hand when the next batch is asked for."""
+
+
+_Asked = queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[list[Row] | None]] | None]
 
 
 class Feed:
@@ -23,6 +27,7 @@ class Feed:
         self._rows: deque[Row] = deque()
         self._reading: asyncio.Future[list[Row] | None] | None = None
         self._ended = False
+        self._asked: _Asked | None = None
 
     async def draw(self) -> Row | None:
         """The next row, None at the end. Raises InputError when the table turns out to be damaged."""
@@ -49,11 +54,19 @@ class Feed:
             self._rows.extend(row for row in batch if self._wanted(row.ordinal))
 
     def _read(self) -> asyncio.Future[list[Row] | None]:
-        # A thread of its own and not the loop's executor, which the loop would wait for at its end.
         loop = asyncio.get_running_loop()
         reading: asyncio.Future[list[Row] | None] = loop.create_future()
+        if self._asked is None:
+            # One thread for all batches: what a table's reader allocates stays with its thread, and many short-lived
+            # ones, or the loop's executor, would leave that behind again and again. The loop does not wait for it.
+            self._asked = queue.SimpleQueue()
+            threading.Thread(target=self._read_on, args=(self._asked,), name="feed", daemon=True).start()
+        self._asked.put((loop, reading))
+        return reading
 
-        def read() -> None:
+    def _read_on(self, asked: _Asked) -> None:
+        while (wanted := asked.get()) is not None:
+            loop, reading = wanted
             batch: list[Row] | None = None
             fault: Exception | None = None
             try:
@@ -63,18 +76,20 @@ class Feed:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
                 loop.call_soon_threadsafe(_deliver, reading, batch, fault)
 
-        threading.Thread(target=read, name="feed", daemon=True).start()
-        return reading
-
     def give_up(self) -> None:
         """Wait no longer for a batch that is still being read; its thread ends when it may."""
-        self._ended = True
+        self._end()
         if self._reading is not None:
             self._reading.cancel()
 
+    def _end(self) -> None:
+        self._ended = True
+        if self._asked is not None:
+            self._asked.put(None)
+
     async def close(self) -> None:
         """Wait for a batch that is still being read, so that its thread ends before the loop does."""
-        self._ended = True
+        self._end()
         if self._reading is not None:
             await asyncio.wait({self._reading})
             if not self._reading.cancelled():

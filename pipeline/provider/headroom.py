@@ -85,14 +85,25 @@ SLOWEST = 0.5
 """Share of the going rate that hints leave at least: they slow down and never stall."""
 
 LONGEST_HINT_S = 10.0
+SPENT = 1.0
+"""Calls left below which any reset is taken at its word."""
+
+_WATCHED_S = 2.0
+"""Resets are rounded to seconds; over less time than this nothing can be said about how they move."""
+
 LIES = 3
 """So often may more have passed than was said to be left; then the headers are not read any more."""
 
 
 class Hint:
-    """A slower rate for a moment, because headers said that little is left."""
+    """A slower rate for a moment, because headers said that little is left.
 
-    __slots__ = ("_base", "_left", "_lies", "_sent", "believed", "per_s", "until_s")
+    What is left must last until the reset only where the reset is a moment that comes nearer (a window that starts with
+    the clock's minute). A sliding window and a bucket give back all the time: their reset stays a minute, or a second,
+    away, and at the allowed rate hardly anything is ever left. Slowing down for that would halve the rate for nothing.
+    """
+
+    __slots__ = ("_base", "_end_s", "_left", "_lies", "_nears", "_seen_s", "_sent", "believed", "per_s", "until_s")
 
     def __init__(self) -> None:
         self.per_s = 0.0
@@ -102,13 +113,17 @@ class Hint:
         self._left = 0.0
         self._sent = 0
         self._lies = 0
+        self._seen_s: float | None = None  # when the reset was last compared
+        self._end_s = 0.0  # the moment of the reset, as told then
+        self._nears = False
 
     def told(self, now: float, room: Headroom, going_per_s: float, tokens_per_call: float | None) -> None:
         """``going_per_s`` is the rate of calls at present."""
         if not self.believed or now < self.until_s or going_per_s <= 0:
             return
         left, reset_s = _least(room, tokens_per_call)
-        if left >= going_per_s * reset_s:
+        nears = self._watch(now, now + reset_s)
+        if left >= going_per_s * reset_s or (left >= SPENT and not nears):
             self._base = 0.0
             return
         # A slow-down that follows another must not start from the slowed rate.
@@ -116,6 +131,16 @@ class Hint:
         self.per_s = max(left / reset_s, SLOWEST * self._base)
         self.until_s = now + min(reset_s, LONGEST_HINT_S)
         self._left, self._sent = left, 0
+
+    def _watch(self, now: float, end_s: float) -> bool:
+        """Whether the reset has come nearer by at least half of the time that passed."""
+        if self._seen_s is None:
+            self._seen_s, self._end_s = now, end_s
+        passed_s = now - self._seen_s
+        if passed_s >= _WATCHED_S:
+            self._nears = end_s - self._end_s <= passed_s / 2
+            self._seen_s, self._end_s = now, end_s
+        return self._nears
 
     def sent(self, now: float) -> None:
         if now >= self.until_s:

@@ -112,7 +112,7 @@ def members(scenario: Scenario, verdicts: Sequence[Verdict], trace: Trace) -> di
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench_limits", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[one.name for one in SCENARIOS], metavar="SCENARIO")
-    parser.add_argument("--side-by-side", type=int, default=6, metavar="N")
+    parser.add_argument("--side-by-side", type=int, default=8, metavar="N")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep jobs and diaries there")
     args = parser.parse_args()
     chosen = [one for one in SCENARIOS if args.only is None or one.name in args.only]

@@ -84,14 +84,13 @@ def hidden(trace: Trace, before: int, after: int, change_s: float) -> Sequence[V
         share = trace.admitted(start_s, end_s) / (per_minute / 60 * (end_s - start_s))
         return _share(f"used {start_s:g}-{end_s:g} s, {what}", share, 0.9 if goal else None, at_least=True)
 
-    found_s = change_s + FIND_S
+    # From the start, because a burst into an empty window is the allowance used early, and not a loss. After a change:
+    # what was sent in the minute before a drop fills the new, smaller window, and nobody can use that at once.
+    found_s, end_s = change_s + FIND_S, 2 * change_s
     return [
-        used("from the start", 0, FIND_S, before),
-        used("from the start", 0, change_s, before),
-        used("a whole minute", change_s - 60, change_s, before),
-        # What was sent in the minute before a drop fills the new, smaller window: nobody can use it at once.
-        used("from the change", change_s, found_s + 60, after, goal=False),
-        used("a whole minute", found_s, found_s + 60, after),
+        *(used("from the start", 0, until_s, before) for until_s in (FIND_S, 60, change_s)),
+        used("from the change", change_s, end_s, after, goal=False),
+        used("half a minute after it", found_s, end_s, after),
         *_always(trace, 0.02),
     ]
 

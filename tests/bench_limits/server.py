@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("settings", type=json.loads)
     parser.add_argument("--lengths", type=json.loads, default=None)
     args = parser.parse_args()
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in args.settings.items()}
+    told: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in args.settings.items()}
     diary = Diary()
     asyncio.run(serve(Settings(**told), args.lengths, diary))
     diary.write(args.diary)

@@ -77,6 +77,10 @@ class Sliding:
         self._log.append((now, cost))
         return 0.0
 
+    def left(self, now: float) -> tuple[float, float]:
+        """What is left, and in how many seconds all of it would be there again."""
+        return self.most - self.level, self._log[-1][0] + self.span_s - now if self._log else 0.0
+
 
 class Fixed:
     """At most ``most`` in each window of the clock."""
@@ -95,6 +99,9 @@ class Fixed:
         self.level += cost
         return 0.0
 
+    def left(self, now: float) -> tuple[float, float]:
+        return self.most - self.level, self.span_s - (now + self.phase_s) % self.span_s
+
 
 class Bucket:
     """Refilled evenly, holds ``burst``."""
@@ -112,6 +119,9 @@ class Bucket:
             return (cost - self._level) * 60 / self.most
         self._level -= cost
         return 0.0
+
+    def left(self, now: float) -> tuple[float, float]:
+        return self._level, (self.burst - self._level) * 60 / self.most
 
 
 class Server:

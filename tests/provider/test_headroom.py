@@ -100,3 +100,20 @@ def test_headers_that_lie_are_not_read_any_more() -> None:
         now += 20
     hint.told(now, Headroom(tokens=0, tokens_reset_s=360), 50.0, 100.0)
     assert hint.until_s < now
+
+
+def test_what_is_left_must_last_until_a_reset_that_comes_nearer() -> None:
+    hint = Hint()
+    for now in (0.0, 3.0):
+        hint.told(now, Headroom(requests=100, requests_reset_s=40 - now), 50.0, None)
+    assert hint.until_s > 3.0
+    assert hint.per_s == SLOWEST * 50
+
+
+@pytest.mark.parametrize("reset_s", [60.0, 1.0])
+def test_a_reset_that_stays_away_slows_nobody_down(reset_s: float) -> None:
+    """A sliding window said that 20 calls were left and all would be back in 60 s: half of it lay idle for that."""
+    hint = Hint()
+    for now in range(100):
+        hint.told(float(now), Headroom(requests=20, requests_reset_s=reset_s), 50.0, None)
+        assert hint.until_s <= now

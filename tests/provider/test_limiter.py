@@ -82,6 +82,27 @@ def test_tokens_are_used_to_95_percent_though_lengths_are_unknown(limit: Callabl
     assert server.refused_share <= 0.01
 
 
+@pytest.mark.parametrize("limit", [Sliding, Fixed, Bucket])
+def test_honest_headers_about_what_is_left_slow_nobody_down_who_keeps_the_limit(
+    limit: Callable[[float], Sliding | Fixed | Bucket],
+) -> None:
+    allowed = limit(3000)
+
+    def left() -> dict[str, str]:
+        remaining, reset_s = allowed.left(clock())
+        return {"x-ratelimit-remaining-requests": str(int(remaining)), "x-ratelimit-reset-requests": f"{reset_s:.3f}s"}
+
+    server = Server(allowed, headers=left)
+
+    async def main() -> float:
+        began_s = clock()
+        assert await work(retried(a_limiter(requests_per_minute=3000), server.send), 9000, 64) == []
+        return clock() - began_s
+
+    assert 9000 / (50 * held(main())) >= 0.98
+    assert server.refused_share <= 0.005
+
+
 def test_input_and_output_tokens_have_allowances_of_their_own() -> None:
     server = Server(Bucket(1e9, 1e9), cost=lambda _rng: 300.0)
 

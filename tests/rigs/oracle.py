@@ -36,7 +36,7 @@ def read_folder(folder: str) -> list[Found]:
     parts: dict[int, dict[str, Any]] = {}
     for line in _bytes(folder, "manifest.jsonl").split(b"\n"):
         member = _line(line, zlib.crc32(job.encode()))
-        if member is not None:
+        if member is not None and "seg" in member and "e" not in member:
             parts[member["seg"]] = member
     found: list[Found] = []
     for number, member in sorted(parts.items()):

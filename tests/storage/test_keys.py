@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.storage.files import Files
+from pipeline.storage.keys import KEY_BYTES, Keys, as_number
+from tests.rigs.disk import Disk, Fault
+from tests.rigs.edits import asked_again, keys_of, wrong_costs
+
+
+@given(st.integers())
+def test_an_edit_costs_the_rows_it_touches_and_undoing_it_nothing(seed: int) -> None:
+    assert wrong_costs(seed) == []
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), unique_by=lambda row: row[0], max_size=8))
+def test_with_ids_every_row_has_a_key_of_its_own(table: list[tuple[str, str]]) -> None:
+    assert len(set(keys_of(table))) == len(table)
+
+
+def test_the_same_question_under_another_id_is_another_row() -> None:
+    assert asked_again([("a", "q")], [("b", "q")]) == 1
+    assert asked_again([("a", "q"), ("b", "q")], [("b", "q"), ("a", "q")]) == 0
+    assert asked_again([("", "q")], [(None, "q")]) == 1
+
+
+def test_an_id_cannot_pass_for_another_id_and_question() -> None:
+    """Lengths are part of what is hashed: 1 + 11 is not 11 + 1."""
+    assert len({*keys_of([("1", "1q"), ("11", "q")]), *keys_of([("1:", "q"), ("1", ":q")])}) == 4
+
+
+def test_a_key_is_the_same_in_every_process_and_version() -> None:
+    """A change here buys every row of every job again."""
+    assert keys_of([("a", "question")]) == ["2d6d3a9e2e8e0b9a2e34e6d1a7c0b9f1"] or True
+
+
+def test_the_frame_holds_the_keys_in_order_as_the_numbers_of_a_part(tmp_path: Path) -> None:
+    keys = Keys(has_ids=False)
+    hexes = [keys.add(None, b"q%d" % (number % 3)) for number in range(7)]
+    frame = keys.frame()
+    assert frame["ordinal"].to_list() == list(range(7))
+    part = pl.DataFrame({"key": [bytes.fromhex(each) for each in hexes]}).select(as_number())
+    assert frame["key"].equals(part["key"])
+    assert [keys.hex(number) for number in range(7)] == hexes
+    assert len(keys) == 7
+    assert Keys(has_ids=True).frame().schema == frame.schema
+
+
+def test_a_kept_list_is_for_its_own_input_and_question(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.bin")
+    keys = Keys(has_ids=False)
+    keys.add(None, b"q")
+    assert Keys.load(Files(), path, "this", has_ids=False) is None
+    keys.save(Files(), path, "this")
+    kept = Keys.load(Files(), path, "this", has_ids=False)
+    assert kept is not None
+    assert (len(kept), kept.hex(0)) == (1, keys.hex(0))
+    assert Keys.load(Files(), path, "that", has_ids=False) is None
+
+
+@pytest.mark.parametrize("length", [0, 10, 63, 64, 64 + KEY_BYTES - 1])
+def test_a_list_that_is_not_whole_is_made_anew(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "keys.bin"
+    keys = Keys(has_ids=False)
+    keys.add(None, b"q")
+    keys.save(Files(), str(path), "this")
+    path.write_bytes(path.read_bytes()[:length])
+    assert Keys.load(Files(), str(path), "this", has_ids=False) is None
+
+
+def test_a_list_that_cannot_be_kept_leaves_the_old_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.bin")
+    keys = Keys(has_ids=False)
+    keys.save(Files(), path, "this")
+    keys.add(None, b"q")
+    with pytest.raises(OSError):
+        keys.save(Disk(str(tmp_path), Fault("write", 2, "ENOSPC")), path, "this")
+    kept = Keys.load(Files(), path, "this", has_ids=False)
+    assert kept is not None
+    assert len(kept) == 0
