@@ -43,13 +43,19 @@ lint: $(INSTALLED) ## ruff: style and format
 types: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy
 
-torture: $(INSTALLED) ## the long crash rigs: kill -9 by the thousand, power cuts, faults at every call
-	PIPELINE_TORTURE=1 $(BIN)/python -m pytest tests/rigs tests/storage -m "not slow_only" -p no:cacheprovider
+torture: $(INSTALLED) ## the long crash rigs: faults at every call, power cuts, kill -9 by the thousand (an hour)
+	PIPELINE_TORTURE=1 $(BIN)/python -m pytest tests/rigs tests/storage
+	$(BIN)/python -m tests.rigs.promises schedules 20
+	$(BIN)/python -m tests.rigs.promises pairs 100
+	$(BIN)/python -m tests.rigs.kill_loop --kills 1000
 
 bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, memory, start-up
 	$(BIN)/python -m tests.bench
 
+bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknown, and what outages cost (ten minutes)
+	$(BIN)/python -m tests.bench_limits
+
 clean: ## remove what was built, never results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo run check plan status test lint types torture bench clean
+.PHONY: help install demo run check plan status test lint types torture bench bench-limits clean

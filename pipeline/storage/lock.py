@@ -26,10 +26,7 @@ class Lock:
         if not _take(self.fd):
             holder = _holder(self.fd)
             self.release()
-            raise RunPaused(
-                f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
-                "Wait for it, stop it, or look at it with `pipeline status`"
-            )
+            raise _in_use(path, holder)
         self.check()
         note = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(self.fd, 0)
@@ -64,6 +61,20 @@ def _take(fd: int) -> bool:
         else:
             return True
     return False
+
+
+def refuse_when_held(path: str) -> None:
+    """An early look, before anything slow is loaded: the second of two runs leaves at once. Raises RunPaused."""
+    if held(path):
+        with open(path, "rb") as file:
+            raise _in_use(path, _holder(file.fileno()))
+
+
+def _in_use(path: str, holder: str) -> RunPaused:
+    return RunPaused(
+        f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
+        "Wait for it, stop it, or look at it with `pipeline status`"
+    )
 
 
 def held(path: str) -> bool:

@@ -114,7 +114,8 @@ class Job:
             return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=errors)
 
     def noted(self) -> tuple[set[str], set[str]]:
-        received, acknowledged = set(), set()
+        received: set[str] = set()
+        acknowledged: set[str] = set()
         text = self.notes.read_text() if self.notes.exists() else ""
         for line in text.split("\n")[:-1]:
             word, key = line.split(" ")
