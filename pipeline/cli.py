@@ -80,7 +80,18 @@ def run_options(verb: Verb) -> Verb:
     return verb
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read our output has left: no fault, though click would exit with 1
+            _to_nowhere(1)
+            return 0
+
+
+@click.group(
+    cls=_Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="pipeline")
 def cli() -> None:
     """Send a table of prompts through a language model, and get a table of answers back."""
@@ -113,9 +124,6 @@ def call(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as exc:
         _complain(exc)
         code = exc.exit_code
-    except BrokenPipeError:
-        _to_nowhere(1)  # whoever read our output has left; that is no fault
-        code = 0
     except OSError as exc:
         _say(f"pipeline: {exc.filename}: {exc.strerror}" if exc.filename else f"pipeline: {exc}")
         code = 2 if isinstance(exc, _OF_THE_USER) else 1
@@ -165,9 +173,12 @@ def _to_nowhere(stream: int) -> None:
 @run_options
 def run(job_file: Path, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
+    from pipeline.storage.lock import refuse_when_held
+
     with _telling(flags):
         _change_directory(flags["directory"])
         spec = _load(job_file, flags["overrides"], flags["limit"])
+        refuse_when_held(os.path.join(spec.output.path, "checkpoint", "LOCK"))
         return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
 
 
@@ -375,6 +386,24 @@ def export(job_file: Path, target: str, raw_csv: bool, overrides: tuple[str, ...
     _change_directory(directory)
     rows = export_results(_job(_load(job_file, overrides)), target, guard_formulas=not raw_csv)
     click.echo(f"{rows} rows written to {target}", err=True)
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@set_option
+@folder_option
+def evaluate(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+    """The answers held against gold labels: accuracy, kappa, precision and recall, confusion matrix."""
+    from pipeline.look import evaluation
+
+    _change_directory(directory)
+    found = evaluation(_job(_load(job_file, overrides)))
+    if as_json:
+        _print_json(found.members())
+    else:
+        _print_lines(found.lines())
     return 0
 
 

@@ -70,7 +70,7 @@ def _simulator(root: str, port: int, ledger: Path) -> Iterator[None]:
         yield  # an earlier demo's is still there
         return
     command = [sys.executable, "-m", "pipeline", "simulate", "--port", str(port), "--latency", str(LATENCY_S)]
-    # It ends when its stdin does, and that ends with us, however we end.
+    # It ends when its stdin does, and that ends with this block or with us, however we end.
     # A session of its own: Ctrl-C is for the run, which still waits for answers.
     with subprocess.Popen(  # noqa: S603 - our own command
         [*command, "--ledger", str(ledger), "--until-stdin-closes"], stdin=subprocess.PIPE, start_new_session=True
@@ -80,10 +80,7 @@ def _simulator(root: str, port: int, ledger: Path) -> Iterator[None]:
             if simulator.poll() is not None or time.monotonic() > deadline:
                 raise click.ClickException(f"the simulator did not start at {root}")
             time.sleep(0.05)
-        try:
-            yield
-        finally:
-            simulator.terminate()
+        yield
 
 
 def _stats(root: str) -> dict[str, Any] | None:

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.errors import RowRejected, SpecError
+from pipeline.errors import InputError, RowRejected, SpecError
 from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
-from pipeline.storage.output import added_names, refuse_clashes, refuse_own_tables
+from pipeline.storage.output import STEP, added_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Job:
         )
         self.source.check(self.templates.columns)
         self._refuse_field_names()
+        self._refuse_unknown_gold()
         refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = _prices(spec)
@@ -98,9 +99,23 @@ class Job:
         return {} if self.form is None else {part.name: part.column for part in self.form.spec.fields}
 
     def _refuse_field_names(self) -> None:
-        taken = set(added_names("")) & self.fields.keys()
+        taken = {STEP, *added_names("")} & self.fields.keys()
         if taken:
             raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
+
+    def _refuse_unknown_gold(self) -> None:
+        asked = self.spec.evaluate
+        if asked is None:
+            return
+        if asked.gold not in self.source.schema:
+            raise InputError(
+                f"evaluate.gold: the input has no column {asked.gold!r}; it has {', '.join(self.source.schema)}"
+            )
+        if asked.field is not None and asked.field not in self.fields:
+            there = f"there are: {', '.join(self.fields)}" if self.fields else "there is no answer block"
+            raise SpecError(f"evaluate.field: {asked.field!r} is no field of the answer; {there}")
+        if asked.field is not None and isinstance(self.fields[asked.field], tuple):
+            raise SpecError(f"evaluate.field: {asked.field!r} is a list; only one value a row can be held against gold")
 
     @property
     def used(self) -> Sequence[str]:

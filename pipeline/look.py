@@ -13,10 +13,11 @@ import orjson
 import polars as pl
 
 from pipeline.errors import CheckpointError, SpecError, StorageError
+from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.plan import Finished, Plan, kept_keys, list_keys, make, stand
-from pipeline.run import CHECKPOINT
+from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
@@ -199,12 +200,24 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
         raise SpecError(f"--to {target}: the name must end in .csv, .parquet or .jsonl")
     if any(os.path.realpath(path) == os.path.realpath(target) for path in job.source.files):
         raise SpecError(f"--to {target}: that is the input; it was not overwritten. Name another file")
-    found = must_know(job.folder)
-    keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
-    standing, _ = stand(keys, found.snapshot)
-    join = Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)
+    join = _joined(job)
     try:
         return write(Files(), os.path.abspath(target), join, guard_formulas)
     except OSError as exc:
         failed = StorageError if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else SpecError
         raise failed(f"--to {target}: {exc.strerror or exc}") from exc
+
+
+def evaluation(job: Job) -> Evaluation:
+    """The labels as they stand, held against the gold ones. Raises SpecError without an ``evaluate`` block."""
+    found = evaluated(job, _joined(job)) if job.spec.evaluate is not None else None
+    if found is None:
+        raise SpecError("the spec has no evaluate block; write evaluate: {gold: COLUMN, field: FIELD}")
+    return found
+
+
+def _joined(job: Job) -> Join:
+    found = must_know(job.folder)
+    keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
+    standing, _ = stand(keys, found.snapshot)
+    return Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)

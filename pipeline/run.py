@@ -17,6 +17,7 @@ import orjson
 import polars as pl
 
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
+from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Totals
 from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
@@ -353,11 +354,12 @@ class _OneRun:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
         join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields)
         publish(self.files, job.folder, join, job.spec.input.id)
+        evaluation = evaluated(job, join)
         code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
         message = (
             "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
         )
-        done = replace(summary, finished=True, exit_code=code, message=message)
+        done = replace(summary, finished=True, exit_code=code, message=message, evaluation=evaluation)
         done.write(self.files)
         finished = Finished(
             input=known.fingerprint,
@@ -409,7 +411,9 @@ class _OneRun:
 
     def _output_print(self) -> str:
         """Names how the tables are made, apart from rows and answers."""
-        made = [_OUTPUT_FORMAT, self.job.prefix, asdict(self.job.prices)]
+        made: list[object] = [_OUTPUT_FORMAT, self.job.prefix, asdict(self.job.prices)]
+        if self.job.spec.evaluate is not None:
+            made.append(self.job.spec.evaluate.model_dump())
         return hashlib.sha256(orjson.dumps(made)).hexdigest()
 
     def _nothing_to_do(self, fingerprint: str) -> Summary | None:
@@ -442,6 +446,12 @@ class _OneRun:
             input=fingerprint,
             nothing_to_do=True,
         )
+
+
+def evaluated(job: Job, join: Join) -> Evaluation | None:
+    """The labels held against the gold ones, where the spec asks for it."""
+    asked = job.spec.evaluate
+    return None if asked is None else evaluate(join.pairs(asked.gold, asked.field))
 
 
 def _count(table: pl.DataFrame) -> tuple[dict[str, int], dict[str, int], int]:

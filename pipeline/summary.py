@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from pipeline import __version__
+from pipeline.evaluate import Evaluation
 from pipeline.ledger import Prices, Totals
 from pipeline.progress import money, short_number
 from pipeline.storage.files import Files, write_whole
@@ -43,6 +44,7 @@ class Summary:
     plan: dict[str, int] = field(default_factory=dict)
     limits_found: dict[str, Any] = field(default_factory=dict)
     nothing_to_do: bool = False
+    evaluation: Evaluation | None = None
 
     @property
     def failed(self) -> int:
@@ -74,6 +76,7 @@ class Summary:
                 "billed_requests_without_counts": self.totals.unreported,
             },
             "cost_usd": self.totals.cost(self.prices),
+            **({} if self.evaluation is None else {"evaluation": self.evaluation.members()}),
             "limits_found": self.limits_found,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(self.seconds, 3),
@@ -102,6 +105,8 @@ class Summary:
             f"{short_number(usage.prompt_tokens or 0)} prompt + {short_number(usage.completion_tokens or 0)} "
             f"completion tokens, {money(self.totals.cost(self.prices))}"
         )
+        if self.evaluation is not None:
+            lines.append(f"  {self.evaluation.line()}")
         if self.simulated:
             lines.append("  these answers come from the simulator: they are made up")
         if self.finished:

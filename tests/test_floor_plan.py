@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"records"}),
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
-    frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog"})
+    frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
     | frozenset({"spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),

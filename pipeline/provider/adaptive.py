@@ -19,6 +19,9 @@ from math import exp
 HOLD_S = 5.0
 """How long to stay at a value that was just learned."""
 
+DOUBTFUL_S = 14.0
+"""How far up the climb to begin from a value that is rather too low, because it was measured over a long pause."""
+
 FASTEST = 0.2
 """Relative growth per second at most."""
 
@@ -51,8 +54,9 @@ class Climb:
         self._age_s = 0.0
         self._last = 0.0
 
-    def restart(self, now: float) -> None:
-        self._age_s = 0.0
+    def restart(self, now: float, age_s: float = 0.0) -> None:
+        """``age_s``: how far up the way to begin; zero is at the hold."""
+        self._age_s = age_s
         self._last = now
 
     def factor(self, now: float) -> float:
@@ -116,7 +120,19 @@ class Rate:
     """Calls per second that seem to pass; None until the first refusal. ``known``: limits are configured, so that a
     refusal is rather a slip than news."""
 
-    __slots__ = ("_climb", "_cut_s", "_full_s", "_last_minute", "_look_s", "_minute", "known", "per_s", "sent")
+    __slots__ = (
+        "_climb",
+        "_cut_s",
+        "_doubtful",
+        "_full_s",
+        "_last_minute",
+        "_look_s",
+        "_minute",
+        "_opened_s",
+        "known",
+        "per_s",
+        "sent",
+    )
 
     def __init__(self, *, known: bool = False) -> None:
         self.known = known
@@ -128,6 +144,8 @@ class Rate:
         self._minute: float | None = None  # calls that a minute lets through, when it is known to count by the minute
         self._look_s = 0.0
         self._last_minute = 0.0
+        self._opened_s = float("-inf")  # when the last pause ended
+        self._doubtful = False
 
     def climb(self, now: float) -> None:
         """A call was held back by this rate alone: try a little more."""
@@ -161,8 +179,10 @@ class Rate:
 
     def opened(self, now: float) -> None:
         """A pause is over: start the hold from here, and take what was sent before for echoes."""
-        self._climb.restart(now)
+        self._climb.restart(now, DOUBTFUL_S if self._doubtful else 0.0)
+        self._doubtful = False
         self._cut_s = max(self._cut_s, now)
+        self._opened_s = now
 
     def _near_the_wall(self, now: float, minute: float) -> None:
         """A minute's allowance gives no sign until it is used up, and then refuses all under way: come slowly."""
@@ -181,6 +201,8 @@ class Rate:
         if since is not None and CALM_S <= now - since <= 120.0:
             passed = self.sent.between(since, now)
             if passed >= _ENOUGH:
+                # While calls waited a small bucket was full, and what it would have got was lost to the count.
+                self._doubtful = self._opened_s - since > (now - since) / 4
                 # Far more of late than on the whole: the allowance has grown in between.
                 return max(passed / (now - since), RECENT * self.sent.per_s(now, 2.0))
         if self.per_s is not None:

@@ -159,6 +159,13 @@ class AnswerBlock(Block):
         return self
 
 
+class EvaluateSpec(Block):
+    gold: Words = Field(description="Input column with the right labels.")
+    field: Words | None = Field(
+        default=None, description="Field of the answer that is held against it; the whole response when not given."
+    )
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -173,6 +180,7 @@ class JobSpec(Block):
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")
     endpoint: EndpointSpec = Field(default_factory=EndpointSpec, description="Where the model is asked.")
     answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")
+    evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the job may cost.")

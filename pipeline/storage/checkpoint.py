@@ -223,9 +223,12 @@ class Checkpoint:
         self.writer.close()
 
     def release(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             discard(self.files, self.layout.ballast)
-        self.lock.release()
+        except OSError:
+            pass  # the next run lays a new one
+        finally:
+            self.lock.release()
 
     def abandon(self) -> None:
         """Leave at once: what was received is durable, the next run seals it."""

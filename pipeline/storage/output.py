@@ -9,6 +9,7 @@ request ids) stands apart, in attempts.parquet, row for row.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,7 +59,7 @@ _VOLATILE = {
     "ended_at": pl.Datetime("ms", "UTC"),
     "reasoning": pl.String(),
 }
-_STEP = "answer_step"
+STEP = "answer_step"
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
 _UNANSWERED = [str(Status.FAILED), str(Status.INVALID_INPUT), str(Status.INVALID_ANSWER)]
@@ -80,7 +81,7 @@ class Join:
     def answer_schema(self) -> dict[str, pl.DataType]:
         """The columns that results add, in order; the typed ones stand behind the response."""
         typed = {name: column_type(kind) for name, kind in self.fields.items()}
-        step = {_STEP: pl.String()} if typed else {}
+        step = {STEP: pl.String()} if typed else {}
         return {"response": _ANSWER["response"], **typed, **step, **_ANSWER}
 
     def results(self) -> Iterator[pl.DataFrame]:
@@ -107,6 +108,23 @@ class Join:
             records = self._records(rows.filter(lost), _RECORD).rename({"raw": "reply_excerpt"})
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
             yield frame.filter(lost).hstack(failures.get_columns())
+
+    def pairs(self, gold: str, field: str | None) -> Counter[tuple[str | None, str | None]]:
+        """How often each gold label met each label: of ``field``, or the response in lower case without blanks around.
+
+        None: the row has no gold label, or no answer.
+        """
+        kind = pl.String() if field is None else column_type(self.fields[field])
+        found: Counter[tuple[str | None, str | None]] = Counter()
+        for frame in self.results():
+            status = frame[self.prefix + "status"]
+            labels = pl.col(self.prefix + (field or "response")).cast(pl.String)
+            both = frame.select(
+                _gold(gold, kind, fold=field is None).alias("gold"),
+                pl.when(status == Status.OK).then(_folded(labels) if field is None else labels).alias("label"),
+            )
+            found.update({(row[0], row[1]): row[2] for row in both.group_by("gold", "label").len().iter_rows()})
+        return found
 
     def attempts(self, id_column: str | None) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(columns=[] if id_column is None else [id_column]):
@@ -156,6 +174,19 @@ def column_type(kind: str | tuple[str, str]) -> pl.DataType:
     return _SCALARS.get(kind, pl.String())
 
 
+def _folded(texts: pl.Expr) -> pl.Expr:
+    return texts.str.strip_chars().str.to_lowercase()
+
+
+def _gold(name: str, kind: pl.DataType, *, fold: bool) -> pl.Expr:
+    """Gold labels as the column of an answer would write them: ``4`` is 4.0 to a number. A blank one is none."""
+    texts = pl.col(name).cast(pl.String)
+    texts = _folded(texts) if fold or kind == pl.Boolean() else texts.str.strip_chars()
+    if kind.is_numeric():
+        texts = pl.coalesce(texts.cast(kind, strict=False).cast(pl.String), texts)
+    return pl.when(texts != "").then(texts)
+
+
 def _with_earlier() -> Iterator[pl.Expr]:
     """Token counts of all replies of a row; those before the last are kept as a list beside it."""
     for place, name in enumerate(_TOKENS):
@@ -185,8 +216,7 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
 def added_names(prefix: str, fields: Iterable[str] = ()) -> list[str]:
     """Every column name that an output table adds to the input's."""
     return [
-        prefix + name
-        for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *fields, *([_STEP] if fields else [])])
+        prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *fields, *([STEP] if fields else [])])
     ]
 
 

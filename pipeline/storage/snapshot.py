@@ -104,7 +104,7 @@ class Snapshot:
         return pl.concat([answers, failures.join(answers, on="key", how="anti")])
 
     def kept(self) -> dict[str, tuple[ApiReply, ...]]:
-        """Paid replies in the middle of exchanges that have not ended since, by row key, in their order."""
+        """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order."""
         found: dict[str, list[ApiReply]] = {}
         for number in range(len(self)):
             events = self.piece(number, ["key", "event"])
@@ -113,17 +113,20 @@ class Snapshot:
             for key, event, record in self._in_order(number):
                 if event == "kept":
                     found.setdefault(key, []).append(record)
-                elif event == "outcome":
+                elif event == "ended":
                     found.pop(key, None)
         return {key: tuple(replies) for key, replies in found.items()}
 
     def _in_order(self, number: int) -> Iterator[tuple[str, str, ApiReply]]:
-        columns = ["key", "event", "raw", "http_status", "latency_s", *_COUNTS]
+        columns = ["key", "event", "status", "permanent", "raw", "http_status", "latency_s", *_COUNTS]
         for row in self.piece(number, columns).iter_rows(named=True):
             json = orjson.loads(row["raw"]) if row["event"] == "kept" else None
             usage = Usage(*(row[name] for name in _COUNTS))
             reply = ApiReply(row["http_status"] or 0, {}, b"", json, usage, row["latency_s"] or 0.0)
-            yield row["key"].hex(), row["event"], reply
+            # A passing failure ends nothing: the next run goes on from what the row has paid for.
+            passing = row["status"] == Status.FAILED and not row["permanent"]
+            ended = row["event"] == "outcome" and not passing
+            yield row["key"].hex(), "ended" if ended else row["event"], reply
 
     def ids(self, places: pl.DataFrame) -> set[str]:
         """The ids under which some records (piece, place) were asked."""

@@ -50,10 +50,14 @@ def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> 
             _mend(files, layout, job.job, found, report)
     finally:
         lock.release()
-    if found.segments:
+    if found.segments or found.damage:
         checkpoint = Checkpoint.open(folder, job.name, simulated=job.simulated, files=files)
-        checkpoint.seal()
-        checkpoint.release()
+        try:
+            if found.damage:
+                checkpoint.update(finished=None)  # rows may be pending again, whatever tables are in place
+            checkpoint.seal()
+        finally:
+            checkpoint.release()
     return report
 
 

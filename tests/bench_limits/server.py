@@ -12,13 +12,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from pipeline.simulator import Settings
 from pipeline.simulator.answers import Answerer
@@ -26,8 +26,6 @@ from pipeline.simulator.chance import digest
 from pipeline.simulator.completion import Answer
 from pipeline.simulator.question import Question
 from pipeline.simulator.server import SERVICE, create_app
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 BACKLOG = 4096
 _UNIT = 2.0**-64
@@ -57,7 +55,7 @@ class Diary:
     def __init__(self) -> None:
         self.entries: list[tuple[float, float, int, int]] = []
 
-    def middleware(self, *, timed: bool) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self, *, timed: bool) -> Middleware:
         """``timed``: the simulator has a plan by the clock, which begins with the first request."""
 
         @web.middleware

@@ -62,6 +62,26 @@ def test_shut_for_long_means_that_it_counts_by_the_minute() -> None:
     assert rate.per_s == pytest.approx(48.5, abs=0.5)
 
 
+@pytest.mark.parametrize(("pause_s", "grown"), [(2.0, True), (0.2, False)])
+def test_a_rate_measured_over_a_long_pause_is_rather_too_low_and_soon_left(pause_s: float, grown: bool) -> None:
+    """A bucket of 50 refused, said `Retry-After: 1`, and was full long before the next call: it looked like 39 a second
+    where 50 were allowed, and half a minute went by until they were found."""
+    rate = Rate()
+    for tick in range(80):
+        rate.sent.add(100 + tick * 0.01)
+    rate.refused(100.8, 100.8)
+    rate.opened(100.8 + pause_s)
+    for tick in range(100):
+        rate.sent.add(100.8 + pause_s + tick * 0.012)
+    rate.refused(104.2, 104.2)
+    rate.opened(104.2)
+    assert rate.per_s is not None
+    learned = rate.per_s
+    for tick in range(1, 30):
+        rate.climb(104.2 + tick * 0.1)
+    assert (rate.per_s > 1.05 * learned) is grown
+
+
 def test_one_refusal_under_configured_limits_is_a_slip_and_a_second_is_news() -> None:
     rate = Rate(known=True)
     for tick in range(200):

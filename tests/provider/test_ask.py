@@ -33,6 +33,29 @@ def said(text: str | None, finish: str = "stop") -> ApiReply:
     return reply({"model": "m-1", "choices": [{"message": {"content": text}, "finish_reason": finish}]}, attempts=2)
 
 
+class Notes:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def sent(self, key: str) -> None:
+        self.told.append(f"sent {key[:4]}")
+
+    def seen(self, reply: ApiReply) -> None:
+        self.told.append("seen")
+
+    def kept(self, key: str, reply: ApiReply) -> None:
+        self.told.append("kept")
+
+    def superseded(self, key: str, error: ProviderError) -> None:
+        self.told.append(f"superseded {error.kind}")
+
+    @contextlib.contextmanager
+    def awaiting(self) -> Iterator[None]:
+        self.told.append("(")
+        yield
+        self.told.append(")")
+
+
 def answering(end: ApiReply | BaseException) -> Send:
     async def send(call: ApiCall) -> ApiReply:
         assert call.row == KEY
@@ -45,7 +68,7 @@ def answering(end: ApiReply | BaseException) -> Send:
 
 async def asked(end: ApiReply | BaseException) -> Outcome:
     exchange = dialogue(Model("m", {}))(Prompt([{"role": "user", "content": "hi"}]))
-    return await ask(answering(end), ROW, KEY, exchange, next(exchange))
+    return await ask(answering(end), ROW, KEY, exchange, next(exchange), witness=Notes())
 
 
 async def test_a_good_reply_is_an_answer_with_all_that_it_told() -> None:
@@ -99,7 +122,7 @@ async def test_the_exchange_is_closed_whatever_happens() -> None:
     for end in (TransientError("x", kind="x"), RunPaused("x")):
         running = exchange()
         with contextlib.suppress(RunPaused):
-            await ask(answering(end), ROW, KEY, running, next(running))
+            await ask(answering(end), ROW, KEY, running, next(running), witness=Notes())
     assert closed == [True, True]
 
 
@@ -115,10 +138,16 @@ async def test_several_calls_make_one_outcome() -> None:
         paths.append(call.path)
         return reply({"id": 7, "status": "failed"})
 
-    running = exchange()
-    outcome = await ask(send, ROW, KEY, running, next(running))
+    running, notes = exchange(), Notes()
+    outcome = await ask(send, ROW, KEY, running, next(running), witness=notes)
     assert paths == ["/tasks", "/tasks/7"]
+    assert notes.told == ["kept"]
     assert (outcome.kind, outcome.permanent) == ("task_failed", True)
+    # A later run goes on from the reply that was kept.
+    paths.clear()
+    again, notes = exchange(), Notes()
+    outcome = await ask(send, ROW, KEY, again, next(again), witness=notes, kept=[reply({"id": 7})])
+    assert (paths, notes.told, outcome.kind) == (["/tasks/7"], [], "task_failed")
 
 
 # -- faults of ours
@@ -131,7 +160,7 @@ async def test_a_bug_that_strikes_after_the_reply_does_not_forget_what_was_paid(
 
     running = exchange()
     with pytest.raises(ReplyLost) as caught:
-        await ask(answering(said("good")), ROW, KEY, running, next(running))
+        await ask(answering(said("good")), ROW, KEY, running, next(running), witness=Notes())
     outcome = unexpected(KEY, ROW, caught.value, sent=True)
     assert (outcome.status, outcome.kind, outcome.permanent) == (Status.FAILED, "internal_error", False)
     assert (outcome.billed, outcome.usage, outcome.attempts) == (Billed.YES, USAGE, 2)
@@ -151,26 +180,6 @@ def test_an_invalid_row_costs_nothing() -> None:
 
 
 # -- the last step before the wire
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def sent(self, key: str) -> None:
-        self.told.append(f"sent {key[:4]}")
-
-    def seen(self, reply: ApiReply) -> None:
-        self.told.append("seen")
-
-    def superseded(self, key: str, error: ProviderError) -> None:
-        self.told.append(f"superseded {error.kind}")
-
-    @contextlib.contextmanager
-    def awaiting(self) -> Iterator[None]:
-        self.told.append("(")
-        yield
-        self.told.append(")")
 
 
 def never() -> bool:

@@ -48,6 +48,9 @@ class Books:
     def superseded(self, key: str, error: ProviderError) -> None:
         self.errors.append(error)
 
+    def kept(self, key: str, reply: ApiReply) -> None:
+        raise AssertionError(f"{key}: an exchange of one call has no further reply to keep")
+
 
 def wired(
     client: Client,
@@ -89,4 +92,4 @@ def _awaiting() -> AbstractContextManager[None]:
 async def asked(send: Send, number: int = 0) -> Outcome:
     """One row through the wire, as the run asks it. Raises RunBlocked and RunPaused."""
     exchange = dialogue(Model("m", {"max_tokens": 20}))(Prompt([{"role": "user", "content": f"row {number}"}]))
-    return await ask(send, Row(number, None, {}), f"{number:032x}", exchange, next(exchange))
+    return await ask(send, Row(number, None, {}), f"{number:032x}", exchange, next(exchange), witness=Books())

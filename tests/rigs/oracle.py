@@ -26,7 +26,7 @@ from tests.rigs.work import NAME, Truth, key_of, outcome_of
 @dataclass(frozen=True, slots=True)
 class Found:
     key: str
-    what: str  # answer failure attempt in_doubt
+    what: str  # answer failure attempt kept in_doubt
     text: str
 
 
@@ -74,23 +74,25 @@ def _part(path: str, member: dict[str, Any]) -> list[Found]:
 
 @functools.lru_cache(64)
 def rows_of(data: bytes) -> tuple[Found, ...]:
-    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error"]).rows()
-    return tuple(_found(key.hex(), event, text, kind, error) for key, event, text, kind, error in rows)
+    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error", "raw"]).rows()
+    return tuple(_found(key.hex(), *more) for key, *more in rows)
 
 
 def _segment(data: bytes, job: str) -> list[Found]:
     first, *lines = data.split(b"\n")
     header = _line(first, zlib.crc32(job.encode()))
     members = [_line(line, int(header["salt"], 16)) for line in lines[:-1]] if header else []
-    events = {"o": "outcome", "t": "attempt"}
+    events = {"o": "outcome", "t": "attempt", "k": "kept"}
     return [
-        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"))
+        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"), each.get("z"))
         for each in members
         if each is not None and each["e"] in events
     ]
 
 
-def _found(key: str, event: str, text: str | None, kind: str | None, error: str | None) -> Found:
+def _found(key: str, event: str, text: str | None, kind: str | None, error: str | None, raw: str | None) -> Found:
+    if event == "kept":
+        return Found(key, "kept", str(json.loads(raw or "null")))
     if kind == "in_doubt":
         return Found(key, "in_doubt", "")
     what = "attempt" if event == "attempt" else "failure" if text is None else "answer"

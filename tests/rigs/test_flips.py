@@ -101,7 +101,7 @@ def test_every_flipped_bit_in_the_kept_keys_means_that_they_are_made_anew(tmp_pa
         keys.add(str(number), b"question")
     keys.save(Files(), str(path), "the input")
     assert path.stat().st_size == 64 + 5 * KEY_BYTES
-    for bit in range(path.stat().st_size * 8):
+    for bit in range(0, path.stat().st_size * 8, pick(7, 1)):
         flip(path, bit)
         assert Keys.load(Files(), str(path), "the input", has_ids=True) is None
         flip(path, bit)

@@ -250,9 +250,9 @@ CUT: list[Mutate] = [
     the_last_answer_counts,
 ]
 SLY: list[tuple[Mutate, int]] = [
-    (a_manifest_line_trusted_although_its_sync_failed, 13),
+    (a_manifest_line_trusted_although_its_sync_failed, 12),
     (a_dead_segment_only_made_shorter, 7),
-    (no_salt, 13),
+    (no_salt, 23),
 ]
 """Those that show in one image of hundreds, each with a seed that meets it early."""
 

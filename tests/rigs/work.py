@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.errors import StorageError, TransientError
-from pipeline.records import Billed, Outcome, Row, Status, Usage
+from pipeline.records import NO_USAGE, ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.snapshot import Snapshot
 from tests.rigs.disk import Disk
@@ -26,7 +26,7 @@ class Said:
 
     serial: int
     key: str
-    what: str  # answer failure attempt
+    what: str  # answer failure attempt kept
     text: str
 
 
@@ -112,6 +112,9 @@ class Run:
             if self.rng.random() < 0.15:
                 self._record(checkpoint, self.truth.say(key, "attempt"))
                 self._send(checkpoint, key)
+            if self.rng.random() < 0.1:
+                self._record(checkpoint, self.truth.say(key, "kept", self._length()))
+                self._send(checkpoint, key)
             failed = self.rng.random() < 0.15
             self._record(checkpoint, self.truth.say(key, "failure" if failed else "answer", self._length()))
             if failed and self.rng.random() < 0.7:  # a later run would do this; the order in the journal is the same
@@ -140,6 +143,8 @@ class Run:
         try:
             if said.what == "attempt":
                 checkpoint.superseded(said.key, TransientError(said.text, kind="timeout", billed=Billed.MAYBE))
+            elif said.what == "kept":
+                checkpoint.keep(said.key, ApiReply(200, {}, b"", said.text, NO_USAGE, 0.1))
             else:
                 checkpoint.record(outcome_of(said))
         except BaseException:

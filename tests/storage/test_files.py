@@ -11,10 +11,7 @@ from pipeline.storage.files import ASIDE, Files, content, create, discard, make_
 from tests.rigs.disk import Disk, Fault
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [Fault("open", 1, "ENOSPC"), Fault("write", 1, "ENOSPC"), Fault("fsync", 1, "EIO"), Fault("rename", 1, "EIO")],
-)
+@pytest.mark.parametrize("fault", [Fault(kind, 1, "EIO") for kind in ("open", "write", "fsync", "rename")])
 def test_a_file_that_cannot_be_written_stays_as_it_was(fault: Fault, tmp_path: Path) -> None:
     path = tmp_path / "job.json"
     path.write_bytes(b"before")

@@ -31,7 +31,7 @@ def test_the_last_line_of_a_segment_counts() -> None:
     again = Part(1, "part-0001.parquet", 11, 110, "cc")
     assert read(lines(ONE, TWO, again)).parts == {1: again, 2: TWO}
     given_up = read(lines(ONE, TWO) + dropped_line(1, JOB))
-    assert (given_up.parts, given_up.dropped) == ({2: TWO}, {1})
+    assert (given_up.parts, given_up.dropped) == ({2: TWO}, frozenset({1}))
     back = read(lines(ONE) + dropped_line(1, JOB) + lines(ONE))
     assert (back.parts, back.dropped) == ({1: ONE}, frozenset())
 
