@@ -34,7 +34,7 @@ status: $(INSTALLED) ## how a job stands (JOB=...)
 	$(BIN)/pipeline status $(JOB)
 
 test: $(INSTALLED) ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED) ## ruff: style and format
 	$(BIN)/ruff check .

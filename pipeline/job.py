@@ -75,12 +75,11 @@ class Job:
 
     @property
     def max_output_tokens(self) -> int | None:
-        """The most tokens that one answer may have; None when the spec sets no cap."""
-        for name in ("max_completion_tokens", "max_tokens"):
-            cap = self.model.params.get(name)
-            if isinstance(cap, int):
-                return cap
-        return None
+        """The most tokens that the answers to one call may have; None when the spec sets no cap."""
+        params = self.model.params
+        caps = [params[name] for name in ("max_completion_tokens", "max_tokens") if type(params.get(name)) is int]
+        choices = params.get("n")
+        return max(caps) * (choices if type(choices) is int and choices > 1 else 1) if caps else None
 
     def _refuse_unkept_budget(self) -> None:
         budget = self.spec.budget

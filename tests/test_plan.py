@@ -236,6 +236,22 @@ def test_the_end_of_a_question_names_the_id_column_alone(desk: Desk) -> None:
     assert not same_ids(second, desk.job.question)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "most"),
+    [
+        ({}, None),
+        ({"max_tokens": 50}, 50),
+        ({"max_completion_tokens": 70, "max_tokens": 50}, 70),
+        ({"max_tokens": 50, "n": 3}, 150),  # each choice may be as long
+        ({"max_tokens": True}, None),
+    ],
+)
+def test_the_most_that_a_call_may_answer(desk: Desk, parameters: dict[str, Any], most: int | None) -> None:
+    desk.rows(*ABC)
+    desk.model = {"name": "m", **parameters}
+    assert desk.job.max_output_tokens == most
+
+
 # -- anything may happen between runs
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -243,6 +244,34 @@ def test_a_closed_terminal_drains_the_run(simulate: Simulate, new_job: NewJob) -
     assert stats["requests"] < 100
     assert job.summary()["statuses"]["ok"] == stats["requests"]
     assert job.summary()["requests_maybe_billed"] == 0
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_terminal_gets_a_bar_unless_it_asks_for_none(simulate: Simulate, new_job: NewJob, plain: bool) -> None:
+    job = new_job(simulate())
+    job.number_of_rows(5)
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = subprocess.Popen(
+        job.command("run"),
+        cwd=job.folder,
+        env={**job.environment(), **({"TQDM_DISABLE": "1", "NO_COLOR": "1"} if plain else {})},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # the last one has hung up
+        pass
+    os.close(ours)
+    assert process.wait(DEADLINE_S) == 0
+    text = shown.decode().replace("\r\n", "\n")  # the terminal's own doing
+    assert b"5 rows" in shown
+    assert bool(CONTROL & set(text)) is not plain
 
 
 def test_under_nohup_a_hangup_stops_nothing(simulate: Simulate, new_job: NewJob) -> None:
