@@ -187,7 +187,8 @@ def test_different_kill_schedules_give_the_same_bytes(simulate: Simulate, new_jo
         job.number_of_rows(150)
         for stop in range(schedule):
             process = job.start()
-            wait_until(lambda stop=stop: endpoint.stats()["requests"] >= 40 * (stop + 1), "requests")  # type: ignore[misc]
+            seen = 40 * (stop + 1)
+            wait_until(lambda endpoint=endpoint, seen=seen: endpoint.stats()["requests"] >= seen, "requests")  # type: ignore[misc]
             process.kill()
             ended(process)
         assert job.run().returncode == 0

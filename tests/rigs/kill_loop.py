@@ -24,9 +24,9 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.storage.checkpoint import read_job
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
-from pipeline.storage.checkpoint import read_job
 from pipeline.storage.snapshot import Snapshot
 
 CONCURRENCY = 32
