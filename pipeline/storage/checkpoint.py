@@ -223,6 +223,8 @@ class Checkpoint:
         self.writer.close()
 
     def release(self) -> None:
+        if self.lock.fd < 0:
+            return  # abandoned: what lies there may be another run's by now
         try:
             discard(self.files, self.layout.ballast)
         except OSError:
