@@ -39,6 +39,7 @@ def test_a_wrong_path_costs_one_request(simulate: Simulate, new_job: NewJob) -> 
     job.number_of_rows(50)
     done = job.run()
     assert done.returncode == 4, done.stderr
+    assert endpoint.stats()["refused"] == {"path": 1}
 
 
 def test_an_empty_account_in_the_middle_leaves_rows_pending(simulate: Simulate, new_job: NewJob) -> None:
