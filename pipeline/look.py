@@ -17,12 +17,13 @@ from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.plan import Finished, Plan, kept_keys, list_keys, make, stand
+from pipeline.records import Usage
 from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import held
-from pipeline.storage.output import Join, export_csv, export_jsonl, export_parquet
+from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
 from pipeline.summary import NAME
 
@@ -73,9 +74,13 @@ class Forecast:
     cost_usd: float | None
     seconds: float | None
     learned_from: int  # finished rows that the token counts are learned from
+    cost_low_usd: float | None = None  # 19 of 20 times the bill lies between these two
+    cost_high_usd: float | None = None
 
 
 BYTES_PER_TOKEN = 4.0  # English text in the common tokenizers; used only until this job has answers of its own
+MOST_BYTES_PER_TOKEN = 8.0
+LEAST_BYTES_PER_TOKEN = 1.5  # scripts that take several bytes a character, and rarely one token for several of them
 
 
 def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = lambda rows: None) -> Forecast:
@@ -87,7 +92,7 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
         fingerprint = job.source.fingerprint()
         finished = Finished.of(found.job.finished)
         if finished is not None and finished.of_this(job, fingerprint) and retry_failed is None:
-            return _forecast(job, finished.plan(), finished.totals)
+            return _forecast(job, finished.plan(), finished.totals, found.snapshot)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
     if keys is None:
         job.source.check_ids()
@@ -102,22 +107,44 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
         asked_before=found.job.question if found else "",
     )
     totals = found.snapshot.totals() if found else Totals()
-    return _forecast(job, plan, totals)
+    return _forecast(job, plan, totals, found.snapshot if found else None)
 
 
-def _forecast(job: Job, plan: Plan, totals: Totals) -> Forecast:
+def _forecast(job: Job, plan: Plan, totals: Totals, snapshot: Snapshot | None) -> Forecast:
     usage, billed = totals.usage, totals.billed - totals.unreported
-    prompt = completion = cost = None
     if plan.to_send == 0:
-        prompt, completion, cost = 0, 0, 0.0 if job.prices.known else None
-    elif billed > 0 and usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        nothing = 0.0 if job.prices.known else None
+        return Forecast(plan, 0, 0, nothing, _seconds(job, 0, 0, 0), max(0, billed), nothing, nothing)
+    if snapshot is not None and billed > 0 and usage.prompt_tokens is not None and usage.completion_tokens is not None:
         prompt = round(usage.prompt_tokens / billed * plan.to_send)
         completion = round(usage.completion_tokens / billed * plan.to_send)
-        each = totals.cost(job.prices)
-        cost = None if each is None else each / totals.billed * plan.to_send
-    else:
-        prompt = round(_mean_body_bytes(job) / BYTES_PER_TOKEN * plan.to_send)
-    return Forecast(plan, prompt, completion, cost, _seconds(job, plan.to_send, prompt, completion), max(0, billed))
+        seconds = _seconds(job, plan.to_send, prompt, completion)
+        low, cost, high = _learned_cost(job, plan.to_send, totals, snapshot) or (None, None, None)
+        return Forecast(plan, prompt, completion, cost, seconds, billed, low, high)
+    size = _mean_body_bytes(job)
+    prompt = round(size / BYTES_PER_TOKEN * plan.to_send)
+    low, high = _guessed_cost(job, size, plan.to_send)
+    return Forecast(plan, prompt, None, None, _seconds(job, plan.to_send, prompt, None), 0, low, high)
+
+
+def _learned_cost(job: Job, requests: int, totals: Totals, snapshot: Snapshot) -> tuple[float, float, float] | None:
+    """Low, expected and high USD, from what this job's answers cost; None without prices."""
+    spent = totals.cost(job.prices)
+    if spent is None:
+        return None
+    expected = spent / totals.billed * requests
+    count, _, deviation = snapshot.moments(cost_of(job.prices))
+    # A sum of so many, around a mean that is itself known from a sample only.
+    margin = 2 * deviation * (requests + requests * requests / count) ** 0.5 if count else expected
+    return max(0.0, expected - margin), expected, expected + margin
+
+
+def _guessed_cost(job: Job, size: float, requests: int) -> tuple[float | None, float | None]:
+    """Low and high USD before there is an answer: few tokens and no answer, many tokens and the longest answers."""
+    low = job.prices.cost(Usage(round(size / MOST_BYTES_PER_TOKEN), 0))
+    cap = job.max_output_tokens
+    high = None if cap is None else job.prices.cost(Usage(round(size / LEAST_BYTES_PER_TOKEN), cap))
+    return None if low is None else low * requests, None if high is None else high * requests
 
 
 def _mean_body_bytes(job: Job, sample: int = 200) -> float:

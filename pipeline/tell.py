@@ -16,7 +16,7 @@ def forecast_members(found: Forecast) -> dict[str, Any]:
         "plan": {**asdict(plan), "to_send": plan.to_send},
         "prompt_tokens": found.prompt_tokens,
         "completion_tokens": found.completion_tokens,
-        "cost_usd": found.cost_usd,
+        "cost_usd": {"low": found.cost_low_usd, "expected": found.cost_usd, "high": found.cost_high_usd},
         "seconds_at_least": found.seconds,
         "learned_from_requests": found.learned_from,
     }
@@ -37,8 +37,7 @@ def forecast_lines(found: Forecast) -> list[str]:
         lines.append(f"  of these {plan.again} were answered before the question changed: needs --accept-changes")
     if plan.to_send:
         lines.append(_tokens(found))
-        cost = money(found.cost_usd)
-        lines.append(f"money     {cost if found.cost_usd is not None else _why_unknown(found)}")
+        lines.append(f"money     {_money(found)}")
         at_least = (
             "unknown: the spec names no limit" if found.seconds is None else f"{short_time(found.seconds)} at least"
         )
@@ -55,8 +54,15 @@ def _tokens(found: Forecast) -> str:
     return f"tokens    {prompt} prompt, {completion} completion ({learned})"
 
 
-def _why_unknown(found: Forecast) -> str:
-    return "unknown: no finished row to learn from, or no price in the spec"
+def _money(found: Forecast) -> str:
+    if found.cost_low_usd is None:
+        return "unknown: the spec has no prices"
+    high = (
+        "no bound without model.max_tokens" if found.cost_high_usd is None else f"{money(found.cost_high_usd)} at most"
+    )
+    if found.cost_usd is None:
+        return f"{money(found.cost_low_usd)} at least, {high} (no answer yet to learn from)"
+    return f"{money(found.cost_usd)} expected ({money(found.cost_low_usd)} to {money(found.cost_high_usd)})"
 
 
 def status_lines(members: dict[str, Any]) -> list[str]:

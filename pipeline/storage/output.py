@@ -91,7 +91,7 @@ class Join:
             answers = records.with_columns(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
-                _cost(self.prices).alias("cost_usd"),
+                cost_of(self.prices).alias("cost_usd"),
                 *self._typed(),
             )
             yield frame.hstack(self._named(answers, schema).get_columns())
@@ -239,7 +239,7 @@ def results_schema(join: Join) -> dict[str, pl.DataType]:
     return join.schema(join.answer_schema)
 
 
-def _cost(prices: Prices) -> pl.Expr:
+def cost_of(prices: Prices) -> pl.Expr:
     """Money of the answer that counts; null where a price or a count that it needs is not known."""
     billed = pl.col("billed") == "yes"
     if not prices.known:

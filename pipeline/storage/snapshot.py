@@ -160,6 +160,19 @@ class Snapshot:
             total += _totals_of(made)
         return total
 
+    def moments(self, amount: pl.Expr) -> tuple[int, float, float]:
+        """Of an amount over all billed replies that have it: how many, their mean, and their standard deviation."""
+        count, total, squares = 0, 0.0, 0.0
+        for number in range(len(self)):
+            amounts = self.piece(number, ["billed", *_COUNTS]).select(amount.alias("amount"))["amount"].drop_nulls()
+            count += amounts.len()
+            total += float(amounts.sum())
+            squares += float((amounts * amounts).sum())
+        if not count:
+            return 0, 0.0, 0.0
+        mean = total / count
+        return count, mean, max(0.0, squares / count - mean * mean) ** 0.5
+
     def by_kind(self, standing: pl.DataFrame) -> pl.DataFrame:
         """Failures by kind, most frequent first: kind, rows, permanent."""
         failed = standing.filter(~pl.col("answered"))

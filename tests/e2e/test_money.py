@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -121,3 +122,21 @@ def test_a_budget_that_nobody_could_keep_is_refused_unsent(
     assert cure in done.stderr
     assert job.run().returncode == 2
     assert endpoint.stats()["requests"] == 0
+
+
+def test_the_plan_gives_a_range_that_the_bill_then_lies_in(simulate: Simulate, new_job: NewJob) -> None:
+    endpoint = simulate(answer_tokens=(5, 120))
+    job = new_job(endpoint, more={"prices": {"input": 1, "output": 10}, "model": {"name": "m", "max_tokens": 500}})
+    job.number_of_rows(200)
+    before = json.loads(job.run("plan", "--json").stdout)["cost_usd"]
+    assert before["expected"] is None
+    assert before["low"] < before["high"]
+    assert job.run("run", "--limit", "60").returncode == 0
+    spent = job.summary()["cost_usd"]
+    learned = json.loads(job.run("plan", "--json").stdout)["cost_usd"]
+    assert job.run().returncode == 0
+    rest = job.summary()["cost_usd"] - spent
+    assert learned["low"] < learned["expected"] < learned["high"]
+    assert learned["low"] < rest < learned["high"]
+    assert before["low"] < spent + rest < before["high"]
+    assert learned["high"] - learned["low"] < before["high"] - before["low"]

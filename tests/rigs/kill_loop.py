@@ -30,7 +30,7 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.snapshot import Snapshot
 
 CONCURRENCY = 32
-LATENCY_S = 0.03
+LATENCY_S = 0.12  # about 250 answers a second at this concurrency
 WAIT_S = 120.0
 
 

@@ -27,7 +27,11 @@ def watch(path: str) -> None:
 
     def noted_acknowledge(self: Writer, segment: Segment, records: int) -> None:
         count = max(0, records - segment.acknowledged)
-        keys = [body[body.index(b'"k":"') + 5 :][:32].decode() for body in list(self._unacknowledged)[:count]]
+        keys = [
+            body[body.index(b'"k":"') + 5 :][:32].decode()
+            for body in list(self._unacknowledged)[:count]
+            if body.startswith(b'{"e":"o"')
+        ]
         acknowledge(self, segment, records)
         os.write(notes, "".join(f"acknowledged {key}\n" for key in keys).encode())
 
