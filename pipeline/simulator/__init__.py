@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on loopback whose answers are made up: see DESIGN.md section 8."""
+"""An OpenAI-compatible endpoint on loopback whose answers are made up: for demos, rehearsals, tests and benchmarks."""
 
 from __future__ import annotations
 
