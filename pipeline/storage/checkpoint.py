@@ -226,9 +226,8 @@ class Checkpoint:
         if self.lock.fd < 0:
             return  # abandoned: what lies there may be another run's by now
         try:
-            discard(self.files, self.layout.ballast)
-        except OSError:
-            pass  # the next run lays a new one
+            with contextlib.suppress(OSError):  # the next run lays a new one
+                discard(self.files, self.layout.ballast)
         finally:
             self.lock.release()
 
