@@ -20,7 +20,7 @@ import orjson
 from pipeline.errors import InputError, RowRejected, SpecError
 from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
-from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row
+from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
 from pipeline.storage.output import STEP, added_names, refuse_clashes, refuse_own_tables
@@ -52,7 +52,7 @@ class Job:
         self.templates = Templates([(message.role, message.content) for message in spec.prompt.messages])
         self.model = Model(spec.model.name, spec.model.params)
         self.form = _form(spec)
-        self.dialogue = dialogue_of(spec.endpoint.kind)(self.model, self.form)
+        self.dialogue = dialogue_of(spec.endpoint.kind)(self.model, self.form, terms_of(spec))
         self.source = Source(
             Selection(
                 paths=tuple(spec.input.paths),
@@ -168,13 +168,17 @@ def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
     return spec.model_copy(update={"endpoint": endpoint, "output": output})
 
 
-def dialogue_of(kind: str) -> Callable[[Model, Form | None], Dialogue]:
+def terms_of(spec: JobSpec) -> Terms:
+    return Terms()
+
+
+def dialogue_of(kind: str) -> Callable[[Model, Form | None, Terms], Dialogue]:
     """The dialogue maker of a kind of endpoint: the file of that name. Raises SpecError for an unknown kind."""
     try:
         module = importlib.import_module(f"pipeline.provider.endpoints.{kind}")
     except ModuleNotFoundError:
         raise SpecError(f"endpoint.kind: there is no kind {kind!r}; there is: chat") from None
-    maker: Callable[[Model, Form | None], Dialogue] = module.dialogue
+    maker: Callable[[Model, Form | None, Terms], Dialogue] = module.dialogue
     return maker
 
 

@@ -56,10 +56,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A picture, a document or a sound that goes with a prompt: by address, or with its content."""
+
+    form: str  # the content part it becomes: image_url, file, file_url, input_audio
+    media_type: str | None  # as its content says, else as its address says, else None
+    name: str  # of the file, for parts that carry one
+    url: str | None = None  # http(s) address, passed on and never fetched
+    content: bytes | None = None  # else the bytes themselves
+    sha256: str | None = None  # of the content, in hexadecimal digits: stands for it in a row's key
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """A row rendered to words."""
+    """A row rendered to words, and what is attached to its last user message."""
 
     messages: Sequence[Message]
+    attachments: Sequence[Attachment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,23 @@ class Model:
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a job takes its answers, beside the question itself.
+
+    The verdicts say what becomes of an answer that is not plainly ok: ``keep`` it with its status, ``fail`` the row
+    (paid, its text kept), or ask once more at a price.
+    """
+
+    stream: bool = False  # replies come as server-sent events
+    samples: int = 1  # independent answers a row
+    truncated: str = "keep"  # keep, retry_with_more_tokens, fail
+    filtered: str = "keep"  # keep, fail
+    refusal: str = "keep"  # keep, fail
+    empty: str = "fail"  # keep, retry, fail
+    invalid_answer: str = "fail"  # keep, fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +140,10 @@ class ApiCall:
     keep: bool = False  # the reply names something paid for: journal it, and poll it again after a restart
     delay_s: float = 0.0  # wait this long before sending (polling)
     row: str = ""  # key of the row it is sent for, 32 hexadecimal digits; set by ``ask``
+    stream: bool = False  # the reply comes as server-sent events; the client makes one object of them
 
     def for_row(self, key: str) -> ApiCall:
-        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key)
+        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key, self.stream)
 
 
 @dataclass(frozen=True, slots=True)

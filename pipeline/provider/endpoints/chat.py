@@ -27,11 +27,13 @@ from pipeline.records import (
     Model,
     Prompt,
     Status,
+    Terms,
 )
 
 _PATH = "/chat/completions"
 _TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, not what is asked
 _OURS = frozenset({"model", "messages"})
+_PLAIN = Terms()
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 _FINISHES = {
@@ -51,7 +53,7 @@ _BROKEN = frozenset({"error", "network_error", "insufficient_system_resource", "
 """Finish reasons of an answer that the endpoint itself gave up."""
 
 
-def dialogue(model: Model, form: Form | None = None) -> Dialogue:
+def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> Dialogue:
     """One exchange per prompt. SpecError when the model's parameters cannot be written as JSON.
 
     With a ``form`` the answer is asked for in its shape, and read in it: an invalid one is sent back with what is wrong
