@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.progress import Display
     from pipeline.spec import JobSpec
+    from pipeline.storage.lock import Lock
 
 EXIT_CODES = """\b
 Exit codes:
@@ -173,13 +174,13 @@ def _to_nowhere(stream: int) -> None:
 @run_options
 def run(job_file: Path, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
-    from pipeline.storage.lock import refuse_when_held
+    from pipeline.storage.lock import claimed
 
     with _telling(flags):
         _change_directory(flags["directory"])
         spec = _load(job_file, flags["overrides"], flags["limit"])
-        refuse_when_held(os.path.join(spec.output.path, "checkpoint", "LOCK"))
-        return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
+        with claimed(os.path.join(spec.output.path, "checkpoint")) as lock:
+            return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec), lock=lock)
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -199,7 +200,14 @@ def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: A
             return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
 
 
-def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Callable[[], str | None]) -> int:
+def _go(
+    spec: JobSpec,
+    flags: dict[str, Any],
+    *,
+    simulated: bool | None,
+    key: Callable[[], str | None],
+    lock: Lock | None = None,
+) -> int:
     from pipeline.job import Job
     from pipeline.run import Options
     from pipeline.run import run as run_job
@@ -220,6 +228,7 @@ def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Ca
         say=say,
         display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
         echo=_echo(quiet) if as_json else None,
+        lock=lock,
     )
     if as_json:
         return summary.exit_code  # the log has told

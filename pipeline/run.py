@@ -30,6 +30,7 @@ from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
+from pipeline.storage.lock import Lock
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Stamp
@@ -84,16 +85,18 @@ def run(
     display: Callable[[], Display | None],
     echo: Echo | None = None,
     files: Files | None = None,
+    lock: Lock | None = None,
 ) -> Summary:
     """Run the job; the summary says how it ended (exit code included). ``key`` is asked only when there is something
-    to send. Raises PipelineError for what was wrong before anything was sent."""
+    to send; ``lock`` is that of the job's folder, where the caller has it. Raises PipelineError for what was wrong
+    before anything was sent."""
     began, clock = time.time(), time.monotonic()
     files = files or Files()
     allowed_failures(options.max_failed, 0)
     refuse_foreign(job.folder)
     with signals_raise():
         checkpoint = Checkpoint.open(
-            os.path.join(job.folder, CHECKPOINT), job.spec.name, simulated=options.simulated, files=files
+            os.path.join(job.folder, CHECKPOINT), job.spec.name, simulated=options.simulated, files=files, lock=lock
         )
         try:
             with _opened_log(job.folder, echo) as log:

@@ -84,18 +84,19 @@ class Checkpoint:
         *,
         simulated: bool | None = False,
         files: Files | None = None,
+        lock: Lock | None = None,
         seal_rows: int = SEAL_ROWS,
         seal_bytes: int = SEAL_BYTES,
     ) -> Checkpoint:
-        """Take the lock and recover. ``simulated``: whether the answers to come are the simulator's, None if not known
-        yet (see ``settle_simulated``). Raises RunPaused when another run holds it, CheckpointError for a folder of
-        another job or a damaged one, StorageError when the disk fails us."""
+        """Take the lock (unless it is handed in) and recover. ``simulated``: whether the answers to come are the
+        simulator's, None if not known yet (see ``settle_simulated``). Raises RunPaused when another run holds it,
+        CheckpointError for a folder of another job or a damaged one, StorageError when the disk fails us."""
         files = files or Files()
         layout = Layout(folder)
         try:
             for path in (layout.folder, layout.journal, layout.parts, layout.quarantine):
                 make_folder(files, path)
-            lock = Lock(layout.lock)
+            lock = lock or Lock(layout.lock)
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
         try:

@@ -2,19 +2,24 @@
 
 The kernel frees it the moment the holder dies, so there is no stale lock to clean up. What the file says is for
 people only.
+
+A run claims its folder before it loads anything slow, so that the second of two leaves at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 import orjson
 
 from pipeline.errors import CheckpointError, RunPaused
-from pipeline.storage.files import FILE_MODE
+from pipeline.storage.files import FILE_MODE, Files, discard, make_folder
+from pipeline.storage.layout import Layout
 
 
 class Lock:
@@ -22,28 +27,36 @@ class Lock:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-        if not _take(self.fd):
-            holder = _holder(self.fd)
-            self.release()
-            raise _in_use(path, holder)
-        self.check()
+        self.fd = -1
+        while not self._named():
+            self.release()  # the holder before us took the file away with its empty folder: a new one counts
+            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            if not _take(self.fd):
+                holder = _holder(self.fd)
+                self.release()
+                raise _in_use(path, holder)
         note = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, orjson.dumps(note) + b"\n", 0)
 
     def check(self) -> None:
         """The lock still guards its name. Raises CheckpointError when the file was deleted or replaced."""
-        ours = os.fstat(self.fd)
-        try:
-            named = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            named = None
-        if named is None or (named.st_ino, named.st_dev) != (ours.st_ino, ours.st_dev):
+        if not self._named():
             raise CheckpointError(
                 f"{self.path} was deleted or replaced while this run held it; another run may have started. "
                 "Stop the other run, then run this job again"
             )
+
+    def _named(self) -> bool:
+        """Whether the file that we hold is the one of that name."""
+        if self.fd < 0:
+            return False
+        ours = os.fstat(self.fd)
+        try:
+            named = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
 
     def release(self) -> None:
         if self.fd >= 0:
@@ -63,11 +76,42 @@ def _take(fd: int) -> bool:
     return False
 
 
-def refuse_when_held(path: str) -> None:
-    """An early look, before anything slow is loaded: the second of two runs leaves at once. Raises RunPaused."""
-    if held(path):
-        with open(path, "rb") as file:
-            raise _in_use(path, _holder(file.fileno()))
+@contextlib.contextmanager
+def claimed(folder: str, files: Files | None = None) -> Iterator[Lock]:
+    """The lock of a checkpoint folder, which is made where it is missing. Raises RunPaused and CheckpointError.
+
+    When nothing has been recorded by the end (the input is wrong, say), what was made for the lock is taken away.
+    """
+    files, layout = files or Files(), Layout(folder)
+    made = _missing(folder)
+    try:
+        make_folder(files, folder)
+        lock = Lock(layout.lock)
+    except OSError as exc:
+        raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
+    try:
+        yield lock
+    finally:
+        if lock.fd >= 0 and not os.path.lexists(layout.job):
+            _take_away(files, layout, made)
+        lock.release()
+
+
+def _missing(folder: str) -> list[str]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    missing = []
+    while folder and not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def _take_away(files: Files, layout: Layout, made: list[str]) -> None:
+    with contextlib.suppress(OSError):  # somebody has put something there; it stays
+        if made:
+            discard(files, layout.lock)
+        for folder in made:
+            os.rmdir(folder)
 
 
 def _in_use(path: str, holder: str) -> RunPaused:

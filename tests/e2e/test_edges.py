@@ -653,3 +653,10 @@ def test_a_bad_max_failed_is_exit_2_before_anything_is_sent(simulate: Simulate, 
             run_here(job, Options(simulated=None, max_failed=text))
         assert caught.value.exit_code == 2
     assert endpoint.stats()["requests"] == 0
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(simulate: Simulate, new_job: NewJob) -> None:
+    job = new_job(simulate(), template="{{ no_such_column }}")
+    job.number_of_rows(3)
+    assert job.run().returncode == 2
+    assert not job.out.exists()

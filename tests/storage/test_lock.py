@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CheckpointError, RunPaused
-from pipeline.storage.lock import Lock, held
+from pipeline.storage.lock import Lock, claimed, held
 
 ROOT = Path(__file__).parents[2]
 HOLDER = """
@@ -136,3 +136,56 @@ def test_a_status_that_asks_at_that_instant_does_not_stop_a_run(path: str, monke
     first = Lock(path)
     monkeypatch.setattr(time, "sleep", lambda seconds: first.release())
     Lock(path).release()
+
+
+# A folder claimed before anything else
+
+
+def test_a_claim_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "out" / "reviews" / "checkpoint"
+    with pytest.raises(ZeroDivisionError), claimed(str(folder)):
+        assert held(str(folder / "LOCK"))
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_takes_away_only_what_it_made(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with claimed(str(tmp_path / "out" / "reviews" / "checkpoint")):
+        (tmp_path / "out" / "reviews" / "notes.txt").write_text("mine")
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["reviews", "notes.txt"]
+
+
+def test_a_claim_with_something_recorded_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    with claimed(str(folder)):
+        (folder / "job.json").write_text("{}")
+    assert not held(str(folder / "LOCK"))
+    assert sorted(path.name for path in folder.iterdir()) == ["LOCK", "job.json"]
+
+
+@pytest.mark.fault("P08")
+def test_a_folder_that_cannot_be_made_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with (
+        pytest.raises(CheckpointError, match="cannot be used as an output folder"),
+        claimed(str(tmp_path / "out" / "x")),
+    ):
+        pass
+
+
+def test_who_waits_for_a_lock_file_that_is_taken_away_gets_the_new_one(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two finds its input wrong, and removes the folder that it made, while the second waits for it."""
+    first = Lock(path)
+
+    def gone(_seconds: float) -> None:
+        if first.fd >= 0:
+            os.unlink(path)
+            first.release()
+
+    monkeypatch.setattr(time, "sleep", gone)
+    second = Lock(path)
+    second.check()
+    second.release()
