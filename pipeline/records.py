@@ -141,9 +141,21 @@ class ApiCall:
     delay_s: float = 0.0  # wait this long before sending (polling)
     row: str = ""  # key of the row it is sent for, 32 hexadecimal digits; set by ``ask``
     stream: bool = False  # the reply comes as server-sent events; the client makes one object of them
+    ear: Ear | None = None  # set by ``ask``
 
-    def for_row(self, key: str) -> ApiCall:
-        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key, self.stream)
+    def for_row(self, key: str, ear: Ear | None = None) -> ApiCall:
+        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key, self.stream, ear)
+
+
+class Ear(Protocol):
+    """Who waits for the reply to a call, and hears of it before anyone settles accounts: what is paid for is written
+    down first."""
+
+    def sent(self) -> None:
+        """One more attempt goes out."""
+
+    def heard(self, reply: ApiReply) -> None:
+        """A good reply is there. Raises nothing: what is wrong with it is told to whoever asked."""
 
 
 @dataclass(frozen=True, slots=True)

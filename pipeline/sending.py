@@ -158,6 +158,18 @@ class Sending:
         self.ledger.add(Billed.YES, reply.usage)
         self.checkpoint.keep(key, reply)
 
+    def ended(self, outcome: Outcome) -> None:
+        """Raises StorageError when it cannot be written down."""
+        self._awaited.pop(outcome.key, None)
+        self.checkpoint.record(outcome)
+        if outcome.attempts:
+            self.ledger.add(outcome.billed, outcome.usage)
+        if outcome.status.answered:
+            self.counts.answered += 1
+        else:
+            self.counts.failed += 1
+            self._log_failure(outcome)
+
     def seen(self, reply: ApiReply) -> None:
         if not self._met:
             self._met = True
@@ -194,7 +206,7 @@ class Sending:
         try:
             ready = self._ready(row)
             key = self._key_of(row, ready)
-            return self._record(await self._ask(ready, key))
+            return await self._ask(ready, key)
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
                 self._note(key, reason)
@@ -220,7 +232,9 @@ class Sending:
         try:
             if not key:
                 raise RunPaused(INPUT_CHANGED)
-            return self._record(unexpected(key, row, fault, sent=key in self._awaited))
+            outcome = unexpected(key, row, fault, sent=key in self._awaited)
+            self.ended(outcome)
+            return outcome
         except PipelineError as reason:
             self.stop.because(reason)
             return None
@@ -231,7 +245,9 @@ class Sending:
 
     async def _ask(self, ready: Ready, key: str) -> Outcome:
         if ready.exchange is None or ready.call is None:
-            return invalid(key, ready.row, ready.invalid or "")
+            outcome = invalid(key, ready.row, ready.invalid or "")
+            self.ended(outcome)
+            return outcome
         kept = self.work.kept.get(key, ())
         return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call, witness=self, kept=kept)
 
@@ -242,22 +258,6 @@ class Sending:
         if row.ordinal > known:
             raise RunPaused(INPUT_CHANGED)
         return self.keys.hex(row.ordinal)
-
-    def _record(self, outcome: Outcome) -> Outcome | None:
-        self._awaited.pop(outcome.key, None)
-        try:
-            self.checkpoint.record(outcome)
-        except PipelineError as reason:
-            self.stop.because(reason)
-            return None
-        if outcome.attempts:
-            self.ledger.add(outcome.billed, outcome.usage)
-        if outcome.status.answered:
-            self.counts.answered += 1
-        else:
-            self.counts.failed += 1
-            self._log_failure(outcome)
-        return outcome
 
     def _log_failure(self, outcome: Outcome) -> None:
         self.log.warning(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -43,6 +43,9 @@ class Witness(Protocol):
     def seen(self, reply: ApiReply) -> None: ...
 
     def superseded(self, key: str, error: ProviderError) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """How the row ended: to be written down at once."""
 
     def kept(self, key: str, reply: ApiReply) -> None:
         """A reply that is paid for, and is not the row's last: written down before the next call is sent."""
@@ -172,9 +175,15 @@ def marked(
     async def attempt(call: ApiCall) -> ApiReply:
         _go_on(stopping)
         witness.sent(call.row)
+        if call.ear is not None:
+            call.ear.sent()
         with awaiting():
             reply = await send(call)
         witness.seen(reply)
+        if call.ear is not None:
+            # Here and not where the reply arrives in the end: until it is written down a kill costs a paid answer, and
+            # limiter, budget and ledger would take half of that time.
+            call.ear.heard(reply)
         return reply
 
     return attempt
@@ -211,61 +220,136 @@ async def ask(
 ) -> Outcome:
     """Carry one exchange through. ``kept``: replies that an earlier run paid for, given again instead of bought again.
 
-    Raises RunBlocked and RunPaused, and ReplyLost for a bug; every other bad end is a failed outcome.
+    The outcome has been told to the witness when it is returned. Raises RunBlocked and RunPaused, what the witness
+    raises, and ReplyLost for a bug; every other bad end is a failed outcome.
     """
-    reply: ApiReply | None = None
-    earlier = NO_USAGE  # of the replies before this one
-    turn = 0
+    talk = _Talk(row, key, exchange, witness, call)
     try:
-        while True:
-            said: ApiReply | RowRejected
-            if turn < len(kept):
-                said = reply = kept[turn]
-            else:
-                try:
-                    said = reply = await send(call.for_row(key))
-                except RowRejected as error:
-                    said = error
-            following = _advance(exchange, said)
-            if isinstance(following, Completion):
-                assert reply is not None
-                outcome = _answered(key, row, following, reply)
-                if turn < len(kept):  # the ledger has it already
-                    return outcome._replace(usage=NO_USAGE, billed=Billed.NO, attempts=0, earlier=earlier + reply.usage)
-                return outcome if turn == 0 else outcome._replace(earlier=earlier)
-            call = following
-            if isinstance(said, RowRejected):
-                witness.superseded(key, said)
-                continue
-            if turn >= len(kept):
-                witness.kept(key, said)
-            earlier += said.usage
-            turn += 1
-    except (RowRejected, AnswerUnusable) as error:
-        return _failed(key, row, error, reply, permanent=True)._replace(earlier=earlier)
-    except ProviderError as error:
-        if error.exit_code != ProviderError.exit_code:
-            raise  # RunBlocked
-        return _failed(key, row, error, reply, permanent=False)._replace(earlier=earlier)
+        for reply in kept:
+            if talk.outcome is None:
+                talk.remember(reply)
+        while talk.outcome is None:
+            await _turn(send, talk)
+        return talk.outcome
     finally:
         exchange.close()
 
 
-def _advance(exchange: Exchange, said: ApiReply | RowRejected) -> ApiCall | Completion:
-    """The exchange's next call, or its end. A refusal is put to it first: it may ask in another way, or raise it."""
+async def _turn(send: Send, talk: _Talk) -> None:
+    """One call, and what the exchange makes of its reply."""
     try:
-        if isinstance(said, RowRejected):
-            return exchange.throw(said)
-        return exchange.send(said)
-    except StopIteration as end:
-        completion: Completion = end.value
-        return completion
-    except PipelineError:
-        raise
-    except Exception as fault:
-        if isinstance(said, RowRejected):
+        talk.heard(await send(talk.open()))
+    except RowRejected as error:
+        talk.refused(error)
+    except ProviderError as error:
+        talk.failed(error)
+    talk.settle()
+
+
+class _Talk:
+    """One exchange on its way: an ear for its replies, which hands on each the moment it is there."""
+
+    __slots__ = (
+        *("_call", "_earlier", "_exchange", "_fault", "_key", "_open", "_reply", "_row", "_tries", "_witness"),
+        "outcome",
+    )
+
+    def __init__(self, row: Row, key: str, exchange: Exchange, witness: Witness, call: ApiCall) -> None:
+        self.outcome: Outcome | None = None
+        self._row = row
+        self._key = key
+        self._exchange = exchange
+        self._witness = witness
+        self._call = call
+        self._reply: ApiReply | None = None
+        self._earlier = NO_USAGE  # of the replies before that one
+        self._open = False  # a reply is waited for
+        self._tries = 0
+        self._fault: Exception | None = None
+
+    def open(self) -> ApiCall:
+        self._open, self._tries = True, 0
+        return self._call.for_row(self._key, self)
+
+    def sent(self) -> None:
+        self._tries += 1
+
+    def heard(self, reply: ApiReply) -> None:
+        if not self._open:
+            return  # told already, on the way
+        self._open = False
+        try:
+            self._take(reply if self._tries < 2 else replace(reply, attempts=self._tries))
+        except Exception as fault:  # noqa: BLE001 - it must not strike whoever carries the reply: ``settle`` raises it
+            self._fault = fault
+
+    def settle(self) -> None:
+        """Raises what went wrong while the reply was taken in."""
+        if self._fault is not None:
+            raise self._fault
+
+    def remember(self, reply: ApiReply) -> None:
+        """A reply of an earlier run: the ledger and the journal have it already."""
+        following = self._advance(reply)
+        if isinstance(following, Outcome):
+            done = following._replace(usage=NO_USAGE, billed=Billed.NO, attempts=0)
+            self._end(done._replace(earlier=self._earlier + reply.usage))
+        else:
+            self._go_on(following, reply)
+
+    def refused(self, error: RowRejected) -> None:
+        """The exchange may ask in another way."""
+        following = self._advance(error)
+        if isinstance(following, ApiCall):
+            self._witness.superseded(self._key, error)
+            self._call = following
+        else:
+            self._end(following._replace(earlier=self._earlier))
+
+    def failed(self, error: ProviderError) -> None:
+        self._end(self._failure(error)._replace(earlier=self._earlier))
+
+    def _take(self, reply: ApiReply) -> None:
+        following = self._advance(reply)
+        if isinstance(following, ApiCall):
+            self._witness.kept(self._key, reply)
+            self._go_on(following, reply)
+        else:
+            self._end(following if self._earlier is NO_USAGE else following._replace(earlier=self._earlier))
+
+    def _go_on(self, call: ApiCall, reply: ApiReply) -> None:
+        self._earlier += reply.usage
+        self._call = call
+
+    def _end(self, outcome: Outcome) -> None:
+        self._witness.ended(outcome)
+        self.outcome = outcome
+
+    def _advance(self, said: ApiReply | RowRejected) -> ApiCall | Outcome:
+        """The exchange's next call, or how it ended. A refusal is put to it first: it may raise it."""
+        try:
+            if isinstance(said, RowRejected):
+                return self._exchange.throw(said)
+            self._reply = said
+            return self._exchange.send(said)
+        except StopIteration as end:
+            assert self._reply is not None
+            return _answered(self._key, self._row, end.value, self._reply)
+        except ProviderError as error:
+            return self._failure(error)
+        except PipelineError:
             raise
-        raise ReplyLost(said) from fault
+        except Exception as fault:
+            if isinstance(said, RowRejected):
+                raise
+            raise ReplyLost(said) from fault
+
+    def _failure(self, error: ProviderError) -> Outcome:
+        """Raises what is wrong with the run and not with the row."""
+        if error.exit_code != ProviderError.exit_code:
+            raise error  # RunBlocked
+        permanent = isinstance(error, RowRejected | AnswerUnusable)
+        return _failed(self._key, self._row, error, self._reply, permanent=permanent)
 
 
 def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Outcome:

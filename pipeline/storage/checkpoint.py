@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from pipeline.errors import CheckpointError, ProviderError, StorageError
-from pipeline.records import ApiReply, Billed, Outcome, Usage
+from pipeline.records import NO_USAGE, ApiReply, Billed, Outcome, Usage
 from pipeline.storage import recovery
 from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all, write_whole
 from pipeline.storage.journal import FORMAT, body_of
@@ -179,7 +179,7 @@ class Checkpoint:
     def record(self, outcome: Outcome) -> None:
         """The row has ended. From here it survives the process; it counts once it is acknowledged."""
         self._in_flight.pop(outcome.key, None)
-        self.writer.append(body_of(_without_nulls(_outcome_members(outcome))))
+        self.writer.append(_outcome_body(outcome))
         if self.writer.full:
             self.lock.check()
             self.writer.rotate()
@@ -320,32 +320,42 @@ def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
     }
 
 
-def _outcome_members(outcome: Outcome) -> dict[str, Any]:
-    return {
+_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q")
+
+
+def _outcome_body(outcome: Outcome) -> bytes:
+    """Written for speed: a paid answer is in no file until this is done."""
+    members = {
         "e": "o",
         "k": outcome.key,
         "n": outcome.row.ordinal,
-        "i": outcome.row.id,
         "s": outcome.status,
-        "t": outcome.text,
-        "x": outcome.kind,
-        "d": outcome.error,
-        "f": outcome.finish_reason,
-        "m": outcome.model,
-        "r": outcome.request_id,
-        "h": outcome.http_status,
-        "u": _usage_members(outcome.usage),
         "b": outcome.billed,
         "a": outcome.attempts,
-        "l": None if outcome.latency_s is None else round(outcome.latency_s, 4),
         "w": round(time.time(), 3),
-        "g": outcome.reasoning,
-        "z": outcome.raw,
-        "p": outcome.permanent or None,
-        "j": None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
-        "v": outcome.step,
-        "q": _usage_members(outcome.earlier),
     }
+    rest = (
+        outcome.row.id,
+        outcome.text,
+        outcome.kind,
+        outcome.error,
+        outcome.finish_reason,
+        outcome.model,
+        outcome.request_id,
+        outcome.http_status,
+        _usage_members(outcome.usage),
+        None if outcome.latency_s is None else round(outcome.latency_s, 4),
+        outcome.reasoning,
+        outcome.raw,
+        outcome.permanent or None,
+        None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
+        outcome.step,
+        None if outcome.earlier is NO_USAGE else _usage_members(outcome.earlier),
+    )
+    for name, value in zip(_MAY_BE_MISSING, rest, strict=True):
+        if value is not None:
+            members[name] = value
+    return body_of(members)
 
 
 def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:

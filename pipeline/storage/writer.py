@@ -114,7 +114,7 @@ class Writer:
                 raise self._broken(again) from again
 
     def _write(self, segment: Segment, bodies: Iterable[bytes]) -> None:
-        segment.append(b"".join(line_of(body, segment.seed) for body in bodies))
+        segment.append(b"".join([line_of(body, segment.seed) for body in bodies]))
 
     def _spend_ballast(self) -> None:
         self.disk_full = True

@@ -12,6 +12,7 @@ from pipeline.errors import (
     RowRejected,
     RunBlocked,
     RunPaused,
+    StorageError,
     TransientError,
 )
 from pipeline.provider.ask import ReplyLost, another, ask, invalid, marked, unexpected
@@ -45,6 +46,9 @@ class Notes:
 
     def kept(self, key: str, reply: ApiReply) -> None:
         self.told.append("kept")
+
+    def ended(self, outcome: Outcome) -> None:
+        self.told.append(f"ended {outcome.status}")
 
     def superseded(self, key: str, error: ProviderError) -> None:
         self.told.append(f"superseded {error.kind}")
@@ -141,13 +145,13 @@ async def test_several_calls_make_one_outcome() -> None:
     running, notes = exchange(), Notes()
     outcome = await ask(send, ROW, KEY, running, next(running), witness=notes)
     assert paths == ["/tasks", "/tasks/7"]
-    assert notes.told == ["kept"]
+    assert notes.told == ["kept", "ended failed"]
     assert (outcome.kind, outcome.permanent) == ("task_failed", True)
     # A later run goes on from the reply that was kept.
     paths.clear()
     again, notes = exchange(), Notes()
     outcome = await ask(send, ROW, KEY, again, next(again), witness=notes, kept=[reply({"id": 7})])
-    assert (paths, notes.told, outcome.kind) == (["/tasks/7"], [], "task_failed")
+    assert (paths, notes.told, outcome.kind) == (["/tasks/7"], ["ended failed"], "task_failed")
 
 
 # -- faults of ours
@@ -177,6 +181,63 @@ def test_an_invalid_row_costs_nothing() -> None:
     outcome = invalid(KEY, ROW, "column 'text' is null")
     assert (outcome.status, outcome.billed, outcome.attempts) == (Status.INVALID_INPUT, Billed.NO, 0)
     assert (outcome.kind, outcome.error) == ("invalid_input", "column 'text' is null")
+
+
+# -- what is paid for is written down first
+
+
+async def test_an_answer_is_written_down_before_anyone_else_hears_of_it() -> None:
+    # Limiter, budget and retry took as long as writing it down, and a kill in between lost a paid answer.
+    notes = Notes()
+    attempt = marked(answering(said("good")), notes, notes.awaiting, never)
+
+    async def settling(call: ApiCall) -> ApiReply:
+        came = await attempt(call)
+        notes.told.append("settled")
+        return came
+
+    exchange = dialogue(Model("m", {}))(Prompt([{"role": "user", "content": "hi"}]))
+    outcome = await ask(settling, ROW, KEY, exchange, next(exchange), witness=notes)
+    assert notes.told == ["sent 0123", "(", ")", "seen", "ended ok", "settled"]
+    assert outcome.text == "good"
+
+
+async def test_the_attempts_of_a_call_are_known_before_its_retries_have_ended() -> None:
+    notes = Notes()
+    good = reply({"choices": [{"message": {"content": "good"}, "finish_reason": "stop"}]})
+    ends: list[ApiReply | BaseException] = [TransientError("later", kind="overloaded"), good]
+
+    async def send(call: ApiCall) -> ApiReply:
+        return await marked(answering(ends.pop(0)), notes, notes.awaiting, never)(call)
+
+    async def again(call: ApiCall) -> ApiReply:
+        try:
+            return await send(call)
+        except TransientError:
+            return await send(call)
+
+    exchange = dialogue(Model("m", {}))(Prompt([{"role": "user", "content": "hi"}]))
+    outcome = await ask(again, ROW, KEY, exchange, next(exchange), witness=notes)
+    assert (outcome.text, outcome.attempts) == ("good", 2)
+
+
+async def test_a_disk_that_fails_is_told_to_who_asked_and_not_to_the_limiter() -> None:
+    class Full(Notes):
+        def ended(self, outcome: Outcome) -> None:
+            raise StorageError("the disk is full")
+
+    notes = Full()
+    attempt = marked(answering(said("good")), notes, notes.awaiting, never)
+
+    async def settling(call: ApiCall) -> ApiReply:
+        came = await attempt(call)
+        notes.told.append("settled")
+        return came
+
+    exchange = dialogue(Model("m", {}))(Prompt([{"role": "user", "content": "hi"}]))
+    with pytest.raises(StorageError):
+        await ask(settling, ROW, KEY, exchange, next(exchange), witness=notes)
+    assert notes.told[-1] == "settled"
 
 
 # -- the last step before the wire

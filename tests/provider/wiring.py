@@ -38,6 +38,7 @@ class Books:
         self.sent_for: list[str] = []
         self.errors: list[ProviderError] = []
         self.replies: list[ApiReply] = []
+        self.outcomes: list[Outcome] = []
 
     def sent(self, key: str) -> None:
         self.sent_for.append(key)
@@ -47,6 +48,9 @@ class Books:
 
     def superseded(self, key: str, error: ProviderError) -> None:
         self.errors.append(error)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
 
     def kept(self, key: str, reply: ApiReply) -> None:
         raise AssertionError(f"{key}: an exchange of one call has no further reply to keep")
