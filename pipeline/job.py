@@ -11,8 +11,7 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -33,8 +32,7 @@ _QUESTION_FORMAT = 1
 _ID_DIGITS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A row rendered and opened: its exchange stands at its first call. ``invalid`` says why there is none."""
 
     row: Row

@@ -1,6 +1,8 @@
 """What travels through the house: frozen records, and the two function types that are its joints.
 
 A row without an outcome is pending. That sentence is the whole of resume.
+
+What is made anew for every request is a tuple with names: it costs a fifth of a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -46,8 +48,7 @@ class Status(StrEnum):
 ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.FILTERED, Status.REFUSAL})
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of the input. ``fields`` holds only the columns that the job's templates use."""
 
     ordinal: int  # position in the input, from 0
@@ -67,8 +68,7 @@ class Attachment:
     sha256: str | None = None  # of the content, in hexadecimal digits: stands for it in a row's key
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """A row rendered to words, and what is attached to its last user message."""
 
     messages: Sequence[Message]
@@ -129,8 +129,7 @@ def _plus(a: int | None, b: int | None) -> int | None:
     return a if b is None else a + b
 
 
-@dataclass(frozen=True, slots=True)
-class ApiCall:
+class ApiCall(NamedTuple):
     """One HTTP request, still without address, key or time."""
 
     method: str
@@ -158,8 +157,7 @@ class Ear(Protocol):
         """A good reply is there. Raises nothing: what is wrong with it is told to whoever asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class ApiReply:
+class ApiReply(NamedTuple):
     """One good HTTP answer: status 2xx, a JSON object, no error inside. Everything else is a ``ProviderError``."""
 
     status: int
@@ -188,7 +186,7 @@ class Completion:
 
 
 class Outcome(NamedTuple):
-    """How a row ended. A tuple: made once per row, with many members, it costs a fifth of a frozen dataclass."""
+    """How a row ended."""
 
     key: str  # 32 hexadecimal digits
     row: Row

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -279,7 +279,7 @@ class _Talk:
             return  # told already, on the way
         self._open = False
         try:
-            self._take(reply if self._tries < 2 else replace(reply, attempts=self._tries))
+            self._take(reply if self._tries < 2 else reply._replace(attempts=self._tries))
         except Exception as fault:  # noqa: BLE001 - it must not strike whoever carries the reply: ``settle`` raises it
             self._fault = fault
 

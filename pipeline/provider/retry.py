@@ -16,7 +16,6 @@ import asyncio
 import random as _random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -85,7 +84,7 @@ class _Tries:
                 self.counted += 1
                 self.in_doubt += exc.billed is not Billed.NO
             raise
-        return replace(reply, attempts=self.made)
+        return reply._replace(attempts=self.made)
 
 
 def retry(
