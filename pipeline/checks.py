@@ -22,7 +22,7 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     rows = source.count()
     yield f"spec: ok ({job.spec.name}; model {job.model.name}; {job.spec.endpoint.base_url})"
     yield f"input: ok ({rows} rows, {len(source.schema)} columns, {len(source.files)} file(s))"
-    first = list(previews(job, ALIKE_FIRST))
+    first = list(previews(job, ALIKE_FIRST, full=False))
     invalid = [shown["invalid_input"] for shown in first if "invalid_input" in shown]
     if not first:
         yield "prompts: the input has no rows; a run would end at once"

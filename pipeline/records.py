@@ -48,7 +48,7 @@ ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.FILTERED, Status.REFUS
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the input. ``fields`` holds only the columns that the job's templates use."""
+    """One line of the input. ``fields`` holds only the columns that the job's templates and attachments use."""
 
     ordinal: int  # position in the input, from 0
     id: str | None  # the id column as text; None when the job names no id column
