@@ -22,7 +22,7 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     rows = source.count()
     yield f"spec: ok ({job.spec.name}; model {job.model.name}; {job.spec.endpoint.base_url})"
     yield f"input: ok ({rows} rows, {len(source.schema)} columns, {len(source.files)} file(s))"
-    first = list(previews(job, ALIKE_FIRST))
+    first = list(previews(job, ALIKE_FIRST, full=False))
     invalid = [shown["invalid_input"] for shown in first if "invalid_input" in shown]
     if not first:
         yield "prompts: the input has no rows; a run would end at once"
@@ -33,9 +33,23 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     else:
         skipped = f"; {len(invalid)} of the first {len(first)} rows cannot be sent: {invalid[0]}" if invalid else ""
         yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'}{skipped})"
+    if job.spec.prompt.attachments:
+        yield f"attachments: ok ({_attached(job)})"
     yield f"output: ok ({check_folder(job)})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
+
+
+def _attached(job: Job) -> str:
+    """What may go along; that the first rows' can be read, their prompts have told already."""
+    block, asked = job.spec.attachments, job.spec.prompt.attachments
+    files = "no local files" if block.root is None else f"files under {block.root}"
+    held = block.max_mb * 4 / 3 * job.spec.limits.concurrency
+    fixed = len([one for one in asked if one.column is None])
+    return (
+        f"{len(asked) - fixed} by column, {fixed} fixed; {files}, at most {block.max_mb:g} MB each, so "
+        f"{job.spec.limits.concurrency} rows in flight may hold up to {held * len(asked):,.0f} MB"
+    )
 
 
 def check_folder(job: Job) -> str:

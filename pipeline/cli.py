@@ -303,14 +303,15 @@ def check(job_file: Path, overrides: tuple[str, ...], directory: str | None) -> 
 @cli.command()
 @job_argument
 @click.option("-n", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
+@click.option("--full", is_flag=True, help="Show the content of attachments whole.")
 @set_option
 @folder_option
-def preview(job_file: Path, count: int, overrides: tuple[str, ...], directory: str | None) -> int:
+def preview(job_file: Path, count: int, full: bool, overrides: tuple[str, ...], directory: str | None) -> int:
     """The exact request bodies that would be sent, one JSON object a line."""
     from pipeline.look import previews
 
     _change_directory(directory)
-    for shown in previews(_job(_load(job_file, overrides)), count):
+    for shown in previews(_job(_load(job_file, overrides)), count, full=full):
         _print_json(shown)
     return 0
 

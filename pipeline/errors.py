@@ -38,6 +38,10 @@ class StorageError(PipelineError):
     exit_code = 1
 
 
+class Unattachable(PipelineError):
+    """A file or an address that cannot go with a prompt; its row is not sent and not paid for."""
+
+
 class RunPaused(PipelineError):
     """Stopped early; the same command goes on: signal, deadline, lock, endpoint in trouble. Rows stay pending."""
 

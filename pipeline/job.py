@@ -10,18 +10,21 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.errors import InputError, RowRejected, SpecError
+from pipeline.attachments import Attach, Wanted
+from pipeline.errors import InputError, PipelineError, RowRejected, SpecError, Unattachable
 from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
+from pipeline.storage.attachments import Shelf
 from pipeline.storage.output import STEP, added_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 _QUESTION_FORMAT = 1
 _ID_DIGITS = 8
+UNSENDABLE = (InvalidRow, RowRejected, Unattachable)
+"""What makes a row ``invalid_input``: not sent, not paid."""
 
 
 class Ready(NamedTuple):
@@ -48,6 +53,7 @@ class Job:
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
         self.templates = Templates([(message.role, message.content) for message in spec.prompt.messages])
+        self.shelf, self.attach = _attach(spec)
         self.model = Model(spec.model.name, spec.model.params)
         self.form = _form(spec)
         self.dialogue = dialogue_of(spec.endpoint.kind)(self.model, self.form, terms_of(spec))
@@ -61,7 +67,7 @@ class Job:
                 encoding=spec.input.encoding,
             )
         )
-        self.source.check(self.templates.columns)
+        self.source.check(self.used)
         self._refuse_field_names()
         self._refuse_unknown_gold()
         refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
@@ -88,6 +94,15 @@ class Job:
         if (budget.usd is not None or budget.tokens is not None) and self.max_output_tokens is None:
             raise SpecError(
                 "budget needs model.max_tokens (or max_completion_tokens): without it one answer may cost anything"
+            )
+        if (budget.usd is not None or budget.tokens is not None) and self.spec.prompt.attachments:
+            self._refuse_unbounded_attachments()
+
+    def _refuse_unbounded_attachments(self) -> None:
+        if self.spec.attachments.max_tokens is None:
+            raise SpecError(
+                "budget needs attachments.max_tokens, the most prompt tokens that one attachment costs: its size does "
+                "not tell (a picture may cost 300 or 3,000, a page of a PDF 300, a minute of sound 2,000)"
             )
 
     @property
@@ -116,7 +131,21 @@ class Job:
 
     @property
     def used(self) -> Sequence[str]:
-        return self.templates.columns
+        """The columns that a row needs."""
+        return tuple(dict.fromkeys([*self.templates.columns, *self.attach.columns]))
+
+    def fingerprint(self, now_ns: Callable[[], int] = time.time_ns) -> str:
+        """Of the input: its rows, and the state of the local files that they name. Empty when that is not known."""
+        rows = self.source.fingerprint()
+        if not rows or self.shelf is None or not self.attach.reads_files:
+            return rows
+        files = self.shelf.stamp(self._paths(), now_ns())
+        return files and hashlib.sha256(f"{rows} {files}".encode()).hexdigest()
+
+    def _paths(self) -> Iterator[str]:
+        for batch in self.source.rows(self.attach.columns):
+            for row in batch:
+                yield from self.attach.paths(row.fields)
 
     @property
     def question(self) -> str:
@@ -131,6 +160,7 @@ class Job:
             messages,
             spec.input.id,
             *([] if self.form is None else [dict(self.form.schema)]),
+            *([["attachments", *self.attach.question]] if spec.prompt.attachments else []),
         ]
         whole = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
         return whole[:-_ID_DIGITS] + hashlib.sha256(orjson.dumps(spec.input.id)).hexdigest()[:_ID_DIGITS]
@@ -138,16 +168,28 @@ class Job:
     def ready(self, row: Row) -> Ready:
         """Render a row and open its exchange; an invalid row comes back with the reason."""
         try:
-            exchange = self.dialogue(self.templates.render(row))
-            call = next(exchange)
-        except (InvalidRow, RowRejected) as exc:
-            fields = orjson.dumps(["invalid", fields_as_json(row.fields)], default=str)
-            return Ready(row, fields, invalid=str(exc))
-        return Ready(row, call.question, exchange, call)
+            prompt = self.prompt(row)
+        except UNSENDABLE as exc:
+            return self.unsendable(row, exc)
+        return self.opened(row, prompt)
 
     def prompt(self, row: Row) -> Prompt:
-        """Raises InvalidRow."""
-        return self.templates.render(row)
+        """The part that may wait for a disk; safe in a thread. Raises one of UNSENDABLE, and StorageError."""
+        prompt = self.templates.render(row)
+        attached = self.attach.of(row.fields)
+        return prompt._replace(attachments=attached) if attached else prompt
+
+    def opened(self, row: Row, prompt: Prompt) -> Ready:
+        try:
+            exchange = self.dialogue(prompt)
+            call = next(exchange)
+        except UNSENDABLE as exc:
+            return self.unsendable(row, exc)
+        return Ready(row, call.question, exchange, call)
+
+    def unsendable(self, row: Row, reason: PipelineError) -> Ready:
+        fields = orjson.dumps(["invalid", fields_as_json(row.fields)], default=str)
+        return Ready(row, fields, invalid=str(reason))
 
 
 def same_ids(question: str, other: str) -> bool:
@@ -194,6 +236,17 @@ def _form(spec: JobSpec) -> AnswerForm | None:
         asked, mode=spec.answer.mode, repair=spec.answer.repair, told=lambda text: None
     )
     return form
+
+
+def _attach(spec: JobSpec) -> tuple[Shelf | None, Attach]:
+    """Raises SpecError for a root that is not there, and a fixed attachment that cannot go."""
+    block = spec.attachments
+    max_bytes = int(block.max_mb * 1_000_000)
+    shelf = Shelf(block.root, max_bytes) if block.root is not None and spec.prompt.attachments else None
+    wanted = [
+        Wanted(one.column, one.file, one.url, one.form, one.optional, one.detail) for one in spec.prompt.attachments
+    ]
+    return shelf, Attach(wanted, None if shelf is None else shelf.read, max_bytes)
 
 
 def _prices(spec: JobSpec) -> Prices:

@@ -51,8 +51,12 @@ def must_know(folder: str) -> Known:
     return found
 
 
-def previews(job: Job, count: int) -> Iterator[dict[str, Any]]:
-    """The exact requests of the first rows, or why a row would not be sent."""
+SHOWN_OF_DATA = 64
+
+
+def previews(job: Job, count: int, *, full: bool = True) -> Iterator[dict[str, Any]]:
+    """The exact requests of the first rows, or why a row would not be sent. Not ``full``: the content of attachments
+    is shortened, with a word on what is left out."""
     rows = itertools.chain.from_iterable(job.source.rows(job.used))
     for row in itertools.islice(rows, count):
         ready = job.ready(row)
@@ -61,7 +65,21 @@ def previews(job: Job, count: int) -> Iterator[dict[str, Any]]:
             yield {**shown, "invalid_input": ready.invalid}
         else:
             url = job.spec.endpoint.base_url + ready.call.path
-            yield {**shown, "method": ready.call.method, "url": url, "body": orjson.loads(ready.call.body)}
+            body = orjson.loads(ready.call.body)
+            if ready.call.attached_bytes and not full:
+                _shorten(body)
+            yield {**shown, "method": ready.call.method, "url": url, "body": body}
+
+
+def _shorten(body: dict[str, Any]) -> None:
+    for message in body["messages"]:
+        for part in message["content"] if isinstance(message["content"], list) else ():
+            for name, value in part.get(part["type"], {}).items() if part["type"] != "text" else ():
+                if len(value) > 2 * SHOWN_OF_DATA and (name == "data" or value.startswith("data:")):
+                    left = len(value) - SHOWN_OF_DATA
+                    part[part["type"]][name] = (
+                        f"{value[:SHOWN_OF_DATA]}... ({left:,} more characters; --full shows them)"
+                    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,7 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
     files = Files()
     keys = None
     if found is not None:
-        fingerprint = job.source.fingerprint()
+        fingerprint = job.fingerprint()
         finished = Finished.of(found.job.finished)
         if finished is not None and finished.of_this(job, fingerprint) and retry_failed is None:
             return _forecast(job, finished.plan(), finished.totals, found.snapshot)
@@ -149,7 +167,7 @@ def _guessed_cost(job: Job, size: float, requests: int) -> tuple[float | None, f
 
 def _mean_body_bytes(job: Job, sample: int = 200) -> float:
     rows = itertools.islice(itertools.chain.from_iterable(job.source.rows(job.used)), sample)
-    sizes = [len(ready.call.body) for ready in map(job.ready, rows) if ready.call is not None]
+    sizes = [ready.call.weight for ready in map(job.ready, rows) if ready.call is not None]
     return sum(sizes) / len(sizes) if sizes else 0.0
 
 
@@ -245,6 +263,6 @@ def evaluation(job: Job) -> Evaluation:
 
 def _joined(job: Job) -> Join:
     found = must_know(job.folder)
-    keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
+    keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
     return Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)

@@ -49,7 +49,7 @@ ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.FILTERED, Status.REFUS
 
 
 class Row(NamedTuple):
-    """One line of the input. ``fields`` holds only the columns that the job's templates use."""
+    """One line of the input. ``fields`` holds only the columns that the job's templates and attachments use."""
 
     ordinal: int  # position in the input, from 0
     id: str | None  # the id column as text; None when the job names no id column
@@ -61,11 +61,12 @@ class Attachment:
     """A picture, a document or a sound that goes with a prompt: by address, or with its content."""
 
     form: str  # the content part it becomes: image_url, file, file_url, input_audio
-    media_type: str | None  # as its content says, else as its address says, else None
+    media_type: str | None  # as its content says; None for an address, behind which nobody has looked
     name: str  # of the file, for parts that carry one
     url: str | None = None  # http(s) address, passed on and never fetched
     content: bytes | None = None  # else the bytes themselves
     sha256: str | None = None  # of the content, in hexadecimal digits: stands for it in a row's key
+    detail: str | None = None  # how closely an image is looked at
 
 
 class Prompt(NamedTuple):
@@ -129,6 +130,10 @@ def _plus(a: int | None, b: int | None) -> int | None:
     return a if b is None else a + b
 
 
+ATTACHMENT_WEIGHT = 4_000
+"""One attachment in bytes of text, until replies teach better: about the 1,000 tokens of a picture."""
+
+
 class ApiCall(NamedTuple):
     """One HTTP request, still without address, key or time."""
 
@@ -140,10 +145,21 @@ class ApiCall(NamedTuple):
     delay_s: float = 0.0  # wait this long before sending (polling)
     row: str = ""  # key of the row it is sent for, 32 hexadecimal digits; set by ``ask``
     stream: bool = False  # the reply comes as server-sent events; the client makes one object of them
+    attachments: int = 0  # how many go with it
+    attached_bytes: int = 0  # bytes of the body that are their content in base64, and no text
     ear: Ear | None = None  # set by ``ask``
 
     def for_row(self, key: str, ear: Ear | None = None) -> ApiCall:
-        return ApiCall(self.method, self.path, self.body, self.question, self.keep, self.delay_s, key, self.stream, ear)
+        return self._replace(row=key, ear=ear)
+
+    @property
+    def text_bytes(self) -> int:
+        return len(self.body) - self.attached_bytes
+
+    @property
+    def weight(self) -> int:
+        """Bytes of text that would be about as many tokens. What an attachment costs is not in its size."""
+        return len(self.body) - self.attached_bytes + self.attachments * ATTACHMENT_WEIGHT
 
 
 class Ear(Protocol):

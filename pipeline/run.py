@@ -27,7 +27,7 @@ from pipeline.runlog import Echo, RunLog
 from pipeline.sending import DRAIN_S, INPUT_CHANGED, Sending, Work
 from pipeline.stop import Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
-from pipeline.storage.files import Files
+from pipeline.storage.files import Files, discard
 from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
@@ -173,7 +173,7 @@ class _OneRun:
     def go(self, key: Callable[[], str | None], display: Callable[[], Display | None]) -> Summary:
         # Before anything of the input is read: whatever is listed under its fingerprint must be of that very content.
         self.stamp = self.job.source.stamp()
-        fingerprint = self.job.source.fingerprint()
+        fingerprint = self.job.fingerprint()
         finished = self._nothing_to_do(fingerprint)
         if finished is not None:
             self._seal()
@@ -188,6 +188,8 @@ class _OneRun:
             sending = self._send(known, key(), display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
+            if sending.files_changed:  # whatever the files' times say, the list does not fit them
+                discard(self.files, self.checkpoint.layout.keys)
         elif self.checkpoint.job.question != self.job.question:
             self.checkpoint.update(question=self.job.question)
         return self._end(known, stop, sent, complete)
@@ -211,10 +213,13 @@ class _OneRun:
         checkpoint, job = self.checkpoint, self.job
         rows = job.source.count()
         snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
-        if not len(snapshot):
+        # Files may change before their row is sent: then its key, made of what was there, is not made again.
+        if not len(snapshot) and not job.attach.reads_files:
             keys = Keys(has_ids=job.spec.input.id is not None)
             return _Known(fingerprint, keys, None, None, Totals(), rows, fresh=True)
         kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
+        if kept is None and job.attach.reads_files:
+            self.say(f"{job.spec.name}: looking at the attached files of {rows} rows, to know what is to be asked")
         keys = list_keys(job, kept)
         if self._changed():
             raise RunPaused(INPUT_CHANGED)

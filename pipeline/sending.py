@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
-from pipeline.job import Job, Ready
+from pipeline.job import UNSENDABLE, Job, Ready
 from pipeline.ledger import Ledger, Totals
 from pipeline.noticed import Gap, Noticed
 from pipeline.pool import Pool
@@ -35,10 +36,18 @@ from pipeline.watch import Watch
 
 DRAIN_S = 60.0
 HEARTBEAT_S = 2.0
+READERS = 4
+"""Threads that read attached files. More would only hold more of them in memory before their turn."""
+
 FAULTS_OF_OURS = 3
 """So many rows struck by a fault of ours, and the run ends instead of failing them all."""
 
 INPUT_CHANGED = "the input changed during the run; the answers are kept, run the same command again"
+
+FILES_CHANGED = (
+    "an attached file changed during the run; the answers are kept, run the same command again to ask about it as it "
+    "is now"
+)
 
 CUT_OFF = ProviderError("cut off by the end of the run; it may have been billed", kind="in_doubt", billed=Billed.MAYBE)
 
@@ -108,7 +117,9 @@ class Sending:
         self.drain_s = drain_s
         self.counts = Counts()
         self.exhausted = False
+        self.files_changed = False  # one was not what its row's key was made of
         spec = job.spec
+        self._readers = ThreadPoolExecutor(READERS, "attachments") if job.attach.reads_files else None
         if job.form is not None:
             job.form.told = self._form_changed
         self.watch = Watch(spec.endpoint.base_url, job.model.name)
@@ -204,7 +215,7 @@ class Sending:
         """Ask about one row and record how it ended; None when it stays pending."""
         key = ""
         try:
-            ready = self._ready(row)
+            ready = self._ready(row) if self._readers is None else await self._read(self._readers, row)
             key = self._key_of(row, ready)
             return await self._ask(ready, key)
         except PipelineError as reason:
@@ -222,6 +233,14 @@ class Sending:
             if row.ordinal == len(self.keys):  # rows and keys must not fall out of step
                 self.keys.add(row.id, b"")
             raise
+
+    async def _read(self, readers: ThreadPoolExecutor, row: Row) -> Ready:
+        """As ``_ready``, for a row that names local files: their disk holds up nobody else."""
+        try:
+            prompt = await asyncio.get_running_loop().run_in_executor(readers, self.job.prompt, row)
+        except UNSENDABLE as reason:
+            return self.job.unsendable(row, reason)
+        return self.job.opened(row, prompt)
 
     def _struck(self, row: Row, fault: Exception) -> Outcome | None:
         key = self.keys.hex(row.ordinal)
@@ -257,6 +276,9 @@ class Sending:
             return self.keys.add(row.id, ready.question)
         if row.ordinal > known:
             raise RunPaused(INPUT_CHANGED)
+        if self._readers is not None and not self.keys.holds(row.ordinal, row.id, ready.question):
+            self.files_changed = True
+            raise RunPaused(FILES_CHANGED)
         return self.keys.hex(row.ordinal)
 
     def _log_failure(self, outcome: Outcome) -> None:
@@ -289,6 +311,8 @@ class Sending:
                 except PipelineError as reason:
                     self.stop.because(reason)
                 finally:
+                    if self._readers is not None:
+                        self._readers.shutdown(wait=False, cancel_futures=True)
                     await self._feed.close()
                     self._note_cut_off()
 
@@ -428,11 +452,12 @@ def purses_of(job: Job, before: Totals) -> list[Purse]:
     budget, cap = job.spec.budget, job.max_output_tokens
     if cap is None:
         return []
+    each = job.spec.attachments.max_tokens or 0  # named wherever there is a budget and something attached
     purses = []
     if budget.tokens is not None:
-        purses.append(token_purse(budget.tokens, before, cap))
+        purses.append(token_purse(budget.tokens, before, cap, each))
     if budget.usd is not None:
-        purses.append(money_purse(budget.usd, before, cap, job.prices))
+        purses.append(money_purse(budget.usd, before, cap, job.prices, each))
     return purses
 
 

@@ -70,9 +70,9 @@ class Allowance:
             return found_s
         return wait_s
 
-    def take(self, now: float, body: bytes) -> tuple[float, float]:
+    def take(self, now: float, weight: int) -> tuple[float, float]:
         """One call goes. Returns the input and output tokens reserved for it."""
-        input_tokens, output_tokens = self._reserve(body)
+        input_tokens, output_tokens = self._reserve(weight)
         if self._requests is not None:
             self._requests.take(now)
         for tokens in self._tokens:
@@ -100,13 +100,13 @@ class Allowance:
         for tokens in self._tokens:
             tokens.pace.give_back(tokens.input * input_tokens + tokens.output * output_tokens)
 
-    def settle(self, body: bytes, usage: Usage, input_tokens: float, output_tokens: float) -> None:
+    def settle(self, weight: int, usage: Usage, input_tokens: float, output_tokens: float) -> None:
         """Correct what was reserved by what was used; what is not reported stays as it was guessed."""
-        self.estimate.learn(body, usage)
+        self.estimate.learn(weight, usage)
         if usage.total_tokens:
             known = self.tokens_per_call
             self.tokens_per_call = usage.total_tokens if known is None else known + (usage.total_tokens - known) * 0.05
-        if not self._tokens or not body:
+        if not self._tokens or not weight:
             return
         used_in = input_tokens if usage.prompt_tokens is None else float(usage.prompt_tokens)
         used_out = output_tokens if usage.completion_tokens is None else float(usage.completion_tokens)
@@ -131,10 +131,10 @@ class Allowance:
         for tokens in self._tokens:
             tokens.pace.restart(now)
 
-    def _reserve(self, body: bytes) -> tuple[float, float]:
-        if not self._tokens or not body:
+    def _reserve(self, weight: int) -> tuple[float, float]:
+        if not self._tokens or not weight:
             return 0.0, 0.0
-        return self.estimate.input_tokens(body), self.estimate.output_tokens()
+        return self.estimate.input_tokens(weight), self.estimate.output_tokens()
 
     def _found_per_s(self, now: float) -> float | None:
         per_s = self.rate.per_s

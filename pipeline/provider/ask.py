@@ -79,16 +79,19 @@ class Limits:
     max_in_doubt: int
 
 
-def token_purse(limit: int, before: Totals, max_output_tokens: int) -> Purse:
-    """``before``: all earlier runs. An attempt of theirs that told no tokens counts as an answer of full length."""
+def token_purse(limit: int, before: Totals, max_output_tokens: int, attachment_tokens: int = 0) -> Purse:
+    """``before``: all earlier runs. An attempt of theirs that told no tokens counts as an answer of full length.
+    ``attachment_tokens``: the most that one attachment costs."""
     told = before.usage
     spent = max((told.prompt_tokens or 0) + (told.completion_tokens or 0), told.total_tokens or 0)
     prompt = _mean_prompt(before)
     spent += round((before.maybe_billed + before.unreported) * (prompt + max_output_tokens))
-    return Purse("tokens", limit, spent, lambda call: len(call.body) + max_output_tokens, tokens_of)
+    return Purse("tokens", limit, spent, lambda call: _most(call, attachment_tokens) + max_output_tokens, tokens_of)
 
 
-def money_purse(limit: float, before: Totals, max_output_tokens: int, prices: Prices) -> Purse:
+def money_purse(
+    limit: float, before: Totals, max_output_tokens: int, prices: Prices, attachment_tokens: int = 0
+) -> Purse:
     """USD; the price must be known."""
 
     def worst(prompt_tokens: int, requests: int = 1) -> float:
@@ -98,7 +101,12 @@ def money_purse(limit: float, before: Totals, max_output_tokens: int, prices: Pr
     spent = prices.cost(before.usage, before.billed) or 0.0 if before.billed else 0.0
     in_doubt = before.maybe_billed + before.unreported
     spent += worst(round(_mean_prompt(before) * in_doubt), in_doubt)
-    return Purse("usd", limit, spent, lambda call: worst(len(call.body)), prices.cost)
+    return Purse("usd", limit, spent, lambda call: worst(_most(call, attachment_tokens)), prices.cost)
+
+
+def _most(call: ApiCall, attachment_tokens: int) -> int:
+    """The most tokens that a prompt can be: a byte of its text each, and what an attachment costs at most."""
+    return call.text_bytes + call.attachments * attachment_tokens
 
 
 def _mean_prompt(before: Totals) -> float:

@@ -1,9 +1,9 @@
 """A budget that is never passed: the most an attempt can cost is reserved before it is sent, and settled after.
 
-What an attempt can cost at most: a token is at least one byte of the body, and an answer has at most ``max_tokens``.
-That is far more than most cost, so a reservation that does not fit waits for those in flight to be settled; the budget
-is spent only when nothing is in flight and still not one attempt fits. An attempt that may have been billed, and told
-no tokens, stays reserved for good.
+What an attempt can cost at most: a token is at least one byte of the text, an attachment costs at most what the spec
+says, and an answer has at most ``max_tokens``. That is far more than most cost, so a reservation that does not fit
+waits for those in flight to be settled; the budget is spent only when nothing is in flight and still not one attempt
+fits. An attempt that may have been billed, and told no tokens, stays reserved for good.
 """
 
 from __future__ import annotations

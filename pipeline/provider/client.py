@@ -8,6 +8,7 @@ what aiohttp raises quotes the request, so none of it travels on, not even as ``
 from __future__ import annotations
 
 import asyncio
+import io
 import json as stdlib_json
 import math
 import re
@@ -27,6 +28,7 @@ from pipeline.records import NO_USAGE, ApiCall, ApiReply, Billed
 # Servers drop idle connections after 2 s (gunicorn), 5 s (uvicorn, Node) or more, and a POST sent in that very moment
 # is lost and perhaps billed. Below all of them the pool never offers such a connection.
 _IDLE_S = 1.5
+_LARGE_BODY = 1 << 19
 _DNS_TTL_S = 30
 _KEPT = re.compile(
     r"(llm_provider-)?(retry-after(-ms)?|x-should-retry|x-(oneapi-)?request-id|([\w-]+-)?ratelimit-[\w-]+)"
@@ -143,7 +145,7 @@ class Client:
         chunks: list[bytes] = []
         try:
             async with session.request(
-                call.method, f"{self._base}{call.path}{self._query}", data=call.body or None, allow_redirects=False
+                call.method, f"{self._base}{call.path}{self._query}", data=_as_data(call.body), allow_redirects=False
             ) as response:
                 status = response.status
                 headers = self._kept(response)
@@ -194,6 +196,11 @@ class Client:
         error.args = tuple(self._without_secrets(arg) if isinstance(arg, str) else arg for arg in error.args)
         error.raw = error.raw and self._without_secrets(error.raw)
         return error
+
+
+def _as_data(body: bytes) -> bytes | io.BytesIO | None:
+    """A large body goes out in pieces: the library would hold up the loop with it, and warns. It is not copied."""
+    return io.BytesIO(body) if len(body) > _LARGE_BODY else body or None
 
 
 def parse(body: bytes) -> tuple[Any, bool]:

@@ -1,8 +1,9 @@
 """How many tokens a call will use, learned from the replies of this job.
 
 A request must be reserved before its length is known. Reserving ``max_tokens`` chokes the rate (few answers are that
-long), reserving nothing floods the endpoint. So: prompt tokens by the bytes of the body, output tokens by the mean
-of what came so far and half a deviation. A wrong guess is settled by the reply, so it need be right on average only.
+long), reserving nothing floods the endpoint. So: prompt tokens by the weight of the call (its bytes of text, and a flat
+weight per attachment: what a picture costs is not in its bytes), output tokens by the mean of what came so far and half
+a deviation. A wrong guess is settled by the reply, so it need be right on average only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MEMORY = 1 / 64
 
 
 class Estimate:
-    """Learns tokens per byte of body, and tokens per answer."""
+    """Learns tokens per byte of weight, and tokens per answer."""
 
     __slots__ = ("_bytes", "_deviation", "_input_tokens", "_mean", "_replies", "max_output_tokens")
 
@@ -32,10 +33,10 @@ class Estimate:
         self._mean = 0.0
         self._deviation = 0.0
 
-    def input_tokens(self, body: bytes) -> float:
+    def input_tokens(self, weight: int) -> float:
         if self._bytes > 0:
-            return len(body) * self._input_tokens / self._bytes
-        return len(body) * TOKENS_PER_BYTE
+            return weight * self._input_tokens / self._bytes
+        return weight * TOKENS_PER_BYTE
 
     def output_tokens(self) -> float:
         """Never above the request's own maximum."""
@@ -45,13 +46,13 @@ class Estimate:
         guess = self._mean + 0.5 * self._deviation
         return guess if most is None or guess < most else float(most)
 
-    def learn(self, body: bytes, usage: Usage) -> None:
-        if usage.prompt_tokens is not None and body:
-            self._bytes += len(body) - self._bytes * _MEMORY
+    def learn(self, weight: int, usage: Usage) -> None:
+        if usage.prompt_tokens is not None and weight:
+            self._bytes += weight - self._bytes * _MEMORY
             self._input_tokens += usage.prompt_tokens - self._input_tokens * _MEMORY
         if usage.completion_tokens is not None:
             self._replies += 1
-            weight = max(_MEMORY, 1 / self._replies)
+            share = max(_MEMORY, 1 / self._replies)
             off = usage.completion_tokens - self._mean
-            self._mean += weight * off
-            self._deviation += weight * (abs(off) - self._deviation)
+            self._mean += share * off
+            self._deviation += share * (abs(off) - self._deviation)

@@ -42,11 +42,11 @@ class _Place:
 
 
 class _Waiter:
-    __slots__ = ("body", "future")
+    __slots__ = ("future", "weight")
 
-    def __init__(self, future: asyncio.Future[_Place], body: bytes) -> None:
+    def __init__(self, future: asyncio.Future[_Place], weight: int) -> None:
         self.future = future
-        self.body = body
+        self.weight = weight
 
 
 class Limiter:
@@ -104,9 +104,9 @@ class Limiter:
 
         async def limited(call: ApiCall) -> ApiReply:
             # No lock: nothing is awaited between finding room and taking it.
-            place = self._enter(call.body)
+            place = self._enter(call.weight)
             if place is None:
-                place = await self._queue_up(call.body)
+                place = await self._queue_up(call.weight)
             try:
                 reply = await send(call)
             except ProviderError as exc:
@@ -144,17 +144,17 @@ class Limiter:
 
     # -- in and out ------------------------------------------------------------------------------------------------
 
-    def _enter(self, body: bytes) -> _Place | None:
+    def _enter(self, weight: int) -> _Place | None:
         """A place at once; None when one must wait for it."""
         if self._ended is not None:
             raise RunPaused(self._ended)
         if self._queue:
             return None
         now = self._clock()
-        return self._take(now, body) if self._wait_s(now) <= 0.0 else None
+        return self._take(now, weight) if self._wait_s(now) <= 0.0 else None
 
-    async def _queue_up(self, body: bytes) -> _Place:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), body)
+    async def _queue_up(self, weight: int) -> _Place:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), weight)
         self._queue.append(waiter)
         if len(self._queue) == 1:
             self._pump()
@@ -179,13 +179,13 @@ class Limiter:
             return _NEVER
         return self._allowance.wait_s(now)
 
-    def _take(self, now: float, body: bytes) -> _Place:
+    def _take(self, now: float, weight: int) -> _Place:
         probe = self._breaker.gate is not Gate.OPEN
         if probe:
             self._breaker.send_probe(now)
         self._in_flight += 1
         # Reserved now and not when the call began to wait: by now more is known about how long answers are.
-        return _Place(now, probe, *self._allowance.take(now, body))
+        return _Place(now, probe, *self._allowance.take(now, weight))
 
     def _undo(self, place: _Place) -> None:
         """Cancelled between getting the place and sending."""
@@ -207,7 +207,7 @@ class Limiter:
                 self._set_alarm(now, wait_s)
                 return
             waiter = queue.popleft()
-            waiter.future.set_result(self._take(now, waiter.body))
+            waiter.future.set_result(self._take(now, waiter.weight))
         self._stop_alarm()
 
     def _set_alarm(self, now: float, wait_s: float) -> None:
@@ -250,7 +250,7 @@ class Limiter:
 
     def _succeeded(self, call: ApiCall, reply: ApiReply, place: _Place) -> None:
         now = self._clock()
-        self._allowance.settle(call.body, reply.usage, place.input_tokens, place.output_tokens)
+        self._allowance.settle(call.weight, reply.usage, place.input_tokens, place.output_tokens)
         self._window.succeeded(now, self._in_flight, now - place.taken_s)
         self._alive(now, place)
         if now >= self._look_s:
@@ -264,7 +264,7 @@ class Limiter:
         if exc.billed is Billed.NO:
             self._allowance.give_back(place.input_tokens, place.output_tokens)
         elif exc.billed is Billed.YES:
-            self._allowance.settle(call.body, exc.usage, place.input_tokens, place.output_tokens)
+            self._allowance.settle(call.weight, exc.usage, place.input_tokens, place.output_tokens)
         if isinstance(exc, RateLimited):
             self._refused(now, exc, place)
         elif isinstance(exc, TransientError):

@@ -7,6 +7,7 @@ walks through them in this order. After it no room sees a dict, a short form or 
 
 from __future__ import annotations
 
+from pipeline.spec.attach import AttachmentsBlock, AttachmentSpec
 from pipeline.spec.endpoint import EndpointSpec, TimeoutSpec
 from pipeline.spec.load import load
 from pipeline.spec.model import (
@@ -25,6 +26,8 @@ from pipeline.spec.schema import json_schema
 from pipeline.spec.starter import starter
 
 __all__ = [
+    "AttachmentSpec",
+    "AttachmentsBlock",
     "BudgetSpec",
     "EndpointSpec",
     "InputSpec",

@@ -42,6 +42,7 @@ _OTHER_NAMES: Final = {
     "limits.concurrency": "workers max_workers parallel threads max_concurrency concurrent in_flight",
     "prompt.user": "template text question user_prompt prompt_template",
     "prompt.system": "system_prompt instructions",
+    "prompt.attachments": "images attachment pictures",
     "endpoint.api_key_env": "api_key apikey key token api_key_name key_env",
     "endpoint.base_url": "url base api_base host address",
     "endpoint.timeout_s": "timeout timeouts",

@@ -20,11 +20,6 @@ from pipeline.spec.shape import drop_empty_blocks, expand, override
 
 _MOST_BYTES: Final = 1 << 20
 
-NOT_YET: Final[dict[KeyPath, str]] = {
-    ("prompt", "attachments"): "is not supported yet; remove it, or leave it empty",
-}
-"""What the design has and this version does not: refused when it is given a value."""
-
 _MISSING: Final[dict[KeyPath, str]] = {
     ("input",): "is missing; say where the rows are, such as input: data/reviews.csv",
     ("input", "path"): "is missing; say where the rows are, such as path: data/reviews.csv",
@@ -92,7 +87,7 @@ def _judge(document: Document, stem: str, overrides: Sequence[str]) -> JobSpec |
     expand(document)
     drop_empty_blocks(document)
     _refuse_keys(document)
-    _refuse_not_yet(document)
+    _need_a_root(document)
     _part_params(document)
     _set_defaults(document, stem)
     try:
@@ -110,7 +105,7 @@ def _refuse_keys(document: Document) -> None:
             document.complain(path, f"stands under a name that looks like an API key; {REFUSED}")
         if not isinstance(value, str) or path[:2] in (("endpoint", "api_key_env"), ("endpoint", "headers")):
             continue  # these two have words of their own
-        prose = path[0] == "prompt"
+        prose = path[0] == "prompt" and not _is_address(path, value)
         name = next((key for key in reversed(path) if isinstance(key, str)), "")
         if problem := refusal(value, prose=prose):
             document.complain(path, problem)
@@ -129,14 +124,20 @@ def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
 
 
-def _refuse_not_yet(document: Document) -> None:
-    for path, text in NOT_YET.items():
-        inner = document.tree
-        for key in path[:-1]:
-            inner = inner.get(key) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and inner.get(path[-1]) not in (None, []):
-            document.complain(path, text)
-            del inner[path[-1]]
+def _is_address(path: KeyPath, value: str) -> bool:
+    """Of an attachment. The content in a data: address is as random as prose may be."""
+    return path[:2] == ("prompt", "attachments") and path[-1] == "url" and value[:5].lower() != "data:"
+
+
+def _need_a_root(document: Document) -> None:
+    prompt, block = document.tree.get("prompt"), document.tree.get("attachments")
+    attachments = prompt.get("attachments") if isinstance(prompt, dict) else None
+    if not isinstance(attachments, list) or (isinstance(block, dict) and block.get("root") is not None):
+        return
+    for index, one in enumerate(attachments):
+        if isinstance(one, dict) and isinstance(one.get("file"), str):
+            text = "is a local file, which needs attachments.root: the folder that files are taken from"
+            document.complain(("prompt", "attachments", index, "file"), text)
 
 
 def _part_params(document: Document) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.spec.attach import AttachmentsBlock, AttachmentSpec
 from pipeline.spec.block import Block, Positive, Price, Words
 from pipeline.spec.endpoint import EndpointSpec
 
@@ -63,8 +64,8 @@ class PromptSpec(Block):
 
     system: Words | None = Field(default=None, description="Template of the system message.")
     user: Words | None = Field(default=None, description="Template of the user message, such as {{ text }}.")
-    attachments: Annotated[tuple[Any, ...], Field(strict=False)] = Field(
-        default=(), description="Images, PDFs, audio named by columns."
+    attachments: Annotated[tuple[AttachmentSpec, ...], Field(strict=False)] = Field(
+        default=(), description="Images, PDFs, audio that go with the last user message: columns, or blocks."
     )
     messages: Annotated[tuple[MessageSpec, ...], Field(strict=False)] = Field(
         default=(), validate_default=True, description="The whole conversation, instead of system and user."
@@ -84,6 +85,12 @@ class PromptSpec(Block):
             raise PydanticCustomError(USER_MISSING, "is missing")
         asked = MessageSpec(role="user", content=user)
         return (asked,) if system is None else (MessageSpec(role="system", content=system), asked)
+
+    @model_validator(mode="after")
+    def _attachable(self) -> PromptSpec:
+        if self.attachments and self.messages and all(message.role != "user" for message in self.messages):
+            raise ValueError("has attachments and no user message; they go with the last one, add it")
+        return self
 
 
 class ModelSpec(Block):
@@ -177,6 +184,9 @@ class JobSpec(Block):
     name: JobName = Field(description="Name of the job; the file's name without its suffix when not given.")
     input: InputSpec = Field(description="Where the rows are.")
     prompt: PromptSpec = Field(description="What each row is made into.")
+    attachments: AttachmentsBlock = Field(
+        default_factory=AttachmentsBlock, description="Where local files of prompt.attachments are, and how large."
+    )
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")
     endpoint: EndpointSpec = Field(default_factory=EndpointSpec, description="Where the model is asked.")
     answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")

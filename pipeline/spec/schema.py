@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pipeline.spec.attach import SOURCES
 from pipeline.spec.hints import CHAT_PARAMS, REFUSED_PARAMS
-from pipeline.spec.load import NOT_YET
 from pipeline.spec.model import JobSpec
 from pipeline.spec.shape import MAY_BE_EMPTY, MAY_BE_EMPTY_BELOW
 
@@ -23,7 +23,7 @@ _ANNOTATIONS: Final = frozenset({"description", "default"})
 
 
 def json_schema() -> _Schema:
-    """Draft 2020-12. Short forms included; what is not supported yet may only be null or empty."""
+    """Draft 2020-12. Short forms included."""
     schema = JobSpec.model_json_schema(by_alias=True)
     blocks = schema["$defs"]
     _open_model(blocks["ModelSpec"])
@@ -36,8 +36,7 @@ def json_schema() -> _Schema:
         _accept(schema["properties"], block, {"type": "null"})
     for outer, key in MAY_BE_EMPTY_BELOW:
         _accept(_properties(schema, [outer]), key, {"type": "null"})
-    for *above, last in NOT_YET:
-        _close(_properties(schema, [str(key) for key in above]), str(last))
+    _shorten_attachments(blocks)
     schema["required"] = ["input", "prompt", "model"]  # the others have defaults that hang on the file's name
     del blocks["OutputSpec"]["required"]
     blocks["PromptSpec"]["anyOf"] = [{"required": ["user"]}, {"required": ["messages"]}]
@@ -67,12 +66,12 @@ def _accept(properties: _Schema, key: str, *forms: _Schema) -> None:
     properties[key] = notes | {"anyOf": known + [form for form in forms if form not in known]}
 
 
-def _close(properties: _Schema, key: str) -> None:
-    empty: list[_Schema] = [{"type": "null"}]
-    if any(form.get("type") == "array" for form in properties[key]["anyOf"]):
-        empty.append({"type": "array", "maxItems": 0})
-    description = f"Not supported yet. {properties[key]['description']}"
-    properties[key] = {"anyOf": empty, "description": description}
+def _shorten_attachments(blocks: _Schema) -> None:
+    """A column's name alone is an attachment, too; a block has one of three sources."""
+    attachments = blocks["PromptSpec"]["properties"]["attachments"]
+    whole = next(form for form in attachments["anyOf"] if form.get("type") == "array")
+    whole["items"] = {"anyOf": [_TEXT, whole["items"]]}
+    blocks["AttachmentSpec"]["oneOf"] = [{"required": [source]} for source in SOURCES]
 
 
 def _open_model(block: _Schema) -> None:

@@ -11,7 +11,18 @@ from pipeline.spec.scalars import flaw, plain
 
 SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path"}
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
-MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate")
+MAY_BE_EMPTY: Final = (
+    "name",
+    "endpoint",
+    "limits",
+    "retry",
+    "budget",
+    "prices",
+    "output",
+    "answer",
+    "evaluate",
+    "attachments",
+)
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
     ("endpoint", "timeout_s"),
@@ -33,6 +44,12 @@ def expand(document: Document) -> None:
     if isinstance(source, dict) and isinstance(source.get("path"), str | int | float | Trap):
         source["path"] = [source["path"]]
         document.places[("input", "path", 0)] = document.place(("input", "path"))
+    prompt = tree.get("prompt")
+    attachments: Any = prompt.get("attachments") if isinstance(prompt, dict) else None
+    for index, one in enumerate(attachments if isinstance(attachments, list) else ()):
+        if isinstance(one, str | int | float | Trap):
+            attachments[index] = {"column": one}
+            _move(document, ("prompt", "attachments", index), ("prompt", "attachments", index, "column"))
 
 
 def _move(document: Document, old: KeyPath, new: KeyPath) -> None:

@@ -32,6 +32,9 @@ prompt:                             # jinja2 templates over the columns of a row
     Is this review positive, negative or neutral? One word.
 
     {{{{ text }}}}
+  # attachments: [photo]            # images, PDFs, audio: columns with addresses, or with paths below attachments.root
+
+# attachments: {{root: data/images, max_mb: 20}}
 
 model:
   name: gemini-2.5-flash

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import chain
 
 import polars as pl
 
@@ -28,6 +29,7 @@ class Keys:
         self._all = bytearray()
         # With ids, which are distinct, no two rows ask the same question.
         self._seen: Counter[bytes] | None = None if has_ids else Counter()
+        self._met: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._all) // KEY_BYTES
@@ -46,6 +48,21 @@ class Keys:
 
     def hex(self, ordinal: int) -> str:
         return self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES].hex()
+
+    def holds(self, ordinal: int, row_id: str | None, question: bytes) -> bool:
+        """Whether the row's question is still the one its key was made of."""
+        digest = hashlib.sha256(question).digest()
+        key = bytes(self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES])
+        if self._seen is None:
+            return make_key(row_id, digest, 0) == key
+        # Which of several equal ones it is, a kept list does not say: mostly the one after the last that was met.
+        first = self._met.get(digest, 0)
+        for occurrence in chain(range(first, ordinal + 1), range(first)):
+            if make_key(row_id, digest, occurrence) == key:
+                if occurrence:  # no entry for each of a million rows that have no equal
+                    self._met[digest] = occurrence + 1
+                return True
+        return False
 
     def frame(self) -> pl.DataFrame:
         """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast)."""

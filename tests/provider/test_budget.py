@@ -101,5 +101,11 @@ def test_two_purses_must_both_have_room() -> None:
     assert provider.requests == 0
 
 
+def test_an_attachment_counts_as_the_spec_says_and_not_by_its_bytes() -> None:
+    call = ApiCall("POST", "/", b"x" * 10_000, attachments=2, attached_bytes=9_000)
+    assert token_purse(1, NOTHING, MOST_OUT, 300).worst(call) == 1_000 + 2 * 300 + MOST_OUT
+    assert money_purse(1, NOTHING, MOST_OUT, Prices(1.0, 0.0), 300).worst(call) == pytest.approx(1_600 / 1e6)
+
+
 async def _once(send: Send) -> ApiReply:
     return await send(ApiCall("POST", "/", b"x"))

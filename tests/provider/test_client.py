@@ -94,6 +94,24 @@ async def test_the_request_goes_out_as_it_should() -> None:
     assert bodies == [CALL.body]
 
 
+@pytest.mark.parametrize("size", [1 << 19, (1 << 19) + 1, 5_000_000])
+async def test_a_large_body_goes_out_whole_with_its_length_told_and_without_a_warning(size: int) -> None:
+    """Above 1 MB the library warns of bytes that are sent at once; a picture is larger than that."""
+    bodies: list[bytes] = []
+
+    async def keep(wire: Wire) -> None:
+        bodies.append(wire.body)
+        await reply()(wire)
+
+    body = b'"' + b"x" * (size - 2) + b'"'
+    async with serving(keep) as server, client(server.base_url) as sender:
+        for _ in range(2):
+            await sender.send(ApiCall("POST", "/chat/completions", body))
+    assert bodies == [body, body]
+    assert f"content-length: {size}".encode() in server.heads[0].lower()
+    assert b"content-type: application/json\r\n" in server.heads[0].lower()
+
+
 async def test_without_a_key_no_authorization_is_sent() -> None:
     async with serving(reply()) as server, client(server.base_url, key=None) as sender:
         await sender.send(CALL)

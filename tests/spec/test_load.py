@@ -261,7 +261,63 @@ BROKEN_WHOLE: list[tuple[str, list[str]]] = [
     ("input: a.csv\nprompt:\n  template: x\nmodel: m\n", ["line 3: prompt.template", "did you mean user?"]),
     ("input: a.csv\nprompt: {{ text }}\nmodel: m\n", ["line 2: prompt begins with {{", "quotes"]),
     ("input: a.csv\nprompt: {{ text }} or not\nmodel: m\n", ["line 2:", "begins with {{", "quotes"]),
-    ("input: a.csv\nprompt: {user: x, attachments: [a]}\nmodel: m\n", ["prompt.attachments is not supported yet"]),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - photo\n  - 7\nmodel: m\n",
+        ["line 6: prompt.attachments[1] must be text, not 7"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - {colum: a}\nmodel: m\n",
+        ["line 5: prompt.attachments[0].colum is not a known key; did you mean column?"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - {column: a, url: 'https://a.example/x.png'}\nmodel: m\n",
+        ["line 5: prompt.attachments[0] must have one of column, file, url, not column and url together"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments: [{as: file}]\nmodel: m\n",
+        ["line 4: prompt.attachments[0] must have one of column, file, url, and has none"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments: [{column: a, as: picture}]\nmodel: m\n",
+        ["line 4: prompt.attachments[0].as must be image_url, file, file_url or input_audio", '"picture"'],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments: [{column: a, as: file, detail: low}]\nmodel: m\n",
+        ["prompt.attachments[0] has detail, which only an image_url knows"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - {file: a.pdf}\nmodel: m\n",
+        ["line 5: prompt.attachments[0].file is a local file, which needs attachments.root"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - {url: a.pdf}\nmodel: m\n",
+        ["line 5: prompt.attachments[0].url must be an http(s):// or data: address"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments:\n  - {url: 'https://me:pass@a.example/'}\nmodel: m\n",
+        ["line 5: prompt.attachments[0].url has a user name or a password"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments: [{url: 'https://a.example/', as: input_audio}]\nmodel: m\n",
+        ["prompt.attachments[0] is an http(s) address, and input_audio carries its content"],
+    ),
+    (
+        "input: a.csv\nprompt:\n  user: x\n  attachments: [{url: 'https://a.example/', optional: true}]\nmodel: m\n",
+        ["prompt.attachments[0] is the same for every row, so optional has no meaning"],
+    ),
+    (
+        "input: a.csv\nprompt: {attachments: [a], messages: [{role: system, content: x}]}\nmodel: m\n",
+        ["line 2: prompt has attachments and no user message"],
+    ),
+    ("input: a.csv\nprompt: {user: x, images: [a]}\nmodel: m\n", ["prompt.images", "did you mean attachments?"]),
+    (
+        "input: a.csv\nprompt: x\nattachments: [photo]\nmodel: m\n",
+        ["line 3: attachments must be a block of keys (root, max_mb, max_tokens), not a list"],
+    ),
+    (
+        "input: a.csv\nprompt: x\nattachments: {max_mb: -1}\nmodel: m\n",
+        ["line 3: attachments.max_mb must be greater than 0, not -1"],
+    ),
     (
         "input: a.csv\nprompt:\n  user: x\n  messages: [{role: user, content: x}]\nmodel: m\n",
         ["line 4: prompt.messages stands beside system or user"],
@@ -587,3 +643,17 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(SpecError, match="cannot be read: Permission denied"):
         load(path)
+
+
+def test_an_attachment_is_a_column_or_a_block(tmp_path: Path) -> None:
+    spec = loaded(
+        tmp_path,
+        "input: a.csv\nprompt:\n  user: x\n"
+        "  attachments: [photo, {column: scan, as: file, optional: true}, {file: a.pdf}]\n"
+        "attachments: {root: data/images}\nmodel: m\n",
+    )
+    photo, scan, fixed = spec.prompt.attachments
+    assert (photo.column, photo.form, photo.optional) == ("photo", None, False)
+    assert (scan.column, scan.form, scan.optional) == ("scan", "file", True)
+    assert (fixed.file, fixed.column) == ("a.pdf", None)
+    assert (spec.attachments.root, spec.attachments.max_mb, spec.attachments.max_tokens) == ("data/images", 20, None)

@@ -21,6 +21,11 @@ GOOD = [
     BASE + "limits:\nendpoint:\nretry:\nbudget:\nprices:\noutput:\nanswer:\nname:\n",
     BASE + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5}, allow_http: true, proxy: null}\n",
     BASE + "budget: {usd: null, tokens: null}\nprices: {per_request: 0.1}\noutput: data/out/x\n",
+    "input: a.csv\nprompt: {user: x, attachments: [a, {column: b, as: file, optional: true}]}\nmodel: m\n",
+    "input: a.csv\nprompt: {user: x, attachments: [{file: a.pdf}, {url: 'https://a.example/', detail: low}]}\n"
+    "model: m\n"
+    "attachments: {root: data/images, max_mb: 20, max_tokens: 2000}\n",
+    BASE + "attachments:\n",
     starter("reviews"),
 ]
 
@@ -38,7 +43,11 @@ BAD = [
     "input: a.csv\nprompt: x\nmodel: {temperature: 0}\n",
     "input: a.csv\nprompt: x\nmodel: {name: m, stream: true}\n",
     "input: a.csv\nprompt: {system: x}\nmodel: m\n",
-    "input: a.csv\nprompt: {user: x, attachments: [a]}\nmodel: m\n",
+    "input: a.csv\nprompt: {user: x, attachments: [7]}\nmodel: m\n",
+    "input: a.csv\nprompt: {user: x, attachments: [{column: a, url: 'https://a.example/'}]}\nmodel: m\n",
+    "input: a.csv\nprompt: {user: x, attachments: [{as: file}]}\nmodel: m\n",
+    "input: a.csv\nprompt: {user: x, attachments: [{column: a, as: picture}]}\nmodel: m\n",
+    BASE + "attachments: {max_mb: 0}\n",
     "input: {path: []}\nprompt: x\nmodel: m\n",
 ]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -21,6 +22,22 @@ def test_an_edit_costs_the_rows_it_touches_and_undoing_it_nothing(seed: int) -> 
 @given(st.lists(st.tuples(st.text(), st.text()), unique_by=lambda row: row[0], max_size=8))
 def test_with_ids_every_row_has_a_key_of_its_own(table: list[tuple[str, str]]) -> None:
     assert len(set(keys_of(table))) == len(table)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=12), st.booleans(), st.randoms())
+def test_a_list_holds_the_questions_it_was_made_of_and_no_other(
+    asked: list[str], has_ids: bool, chance: Random
+) -> None:
+    """In whatever order they are held against it."""
+    keys = Keys(has_ids=has_ids)
+    ids = [str(place) if has_ids else None for place in range(len(asked))]
+    for row_id, question in zip(ids, asked, strict=True):
+        keys.add(row_id, question.encode())
+    places = list(range(len(asked)))
+    chance.shuffle(places)
+    for place in places:
+        for question in "abcd":
+            assert keys.holds(place, ids[place], question.encode()) is (question == asked[place])
 
 
 def test_the_same_question_under_another_id_is_another_row() -> None:

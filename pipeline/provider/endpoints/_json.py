@@ -28,7 +28,7 @@ def canonical(value: Any) -> bytes:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, bool, int, orjson.Fragment)):  # a fragment is canonical already
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

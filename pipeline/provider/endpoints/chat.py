@@ -15,6 +15,7 @@ import orjson
 
 from pipeline.errors import AnswerUnusable, RowRejected, SpecError
 from pipeline.provider.endpoints._json import canonical, excerpt
+from pipeline.provider.endpoints._parts import Spoken, speak
 from pipeline.records import (
     ApiCall,
     ApiReply,
@@ -64,8 +65,13 @@ def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> D
     encode = _encoder(model)
 
     def exchange(prompt: Prompt) -> Exchange:
-        body, question = encode(prompt.messages)
-        reply = yield ApiCall("POST", _PATH, body, question)
+        spoken = speak(prompt)
+        body, question = encode(spoken.messages)
+        if spoken.attachments:
+            question = encode(spoken.asked)[1]
+        call = ApiCall("POST", _PATH, body, question, attachments=spoken.attachments, attached_bytes=spoken.bytes)
+        del prompt, spoken, body  # of the attachments nothing but the call itself is kept while it is under way
+        reply = yield call
         return _completion(reply)
 
     return exchange
@@ -79,18 +85,21 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
     # The form is part of the question; how strongly the endpoint is asked for it is not.
     shape = b"\n" + canonical(form.schema)
 
-    def call(messages: Sequence[Message], question: bytes = b"") -> tuple[ApiCall, str]:
+    def call(spoken: Spoken, messages: Sequence[Message], question: bytes) -> tuple[ApiCall, str]:
         mode = form.mode
         if mode not in encoders:
             response_format = form.response_format()
             extra = {} if response_format is None else {"response_format": response_format}
             encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}))
         body, _ = encoders[mode](_instructed(messages, form.instructions()))
-        return ApiCall("POST", _PATH, body, question), mode
+        made = ApiCall("POST", _PATH, body, question, attachments=spoken.attachments, attached_bytes=spoken.bytes)
+        return made, mode
 
-    def ask(messages: Sequence[Message], question: bytes = b"") -> Generator[ApiCall, ApiReply, ApiReply]:
+    def ask(
+        spoken: Spoken, messages: Sequence[Message], question: bytes = b""
+    ) -> Generator[ApiCall, ApiReply, ApiReply]:
         while True:
-            api_call, mode = call(messages, question)
+            api_call, mode = call(spoken, messages, question)
             try:
                 return (yield api_call)
             except RowRejected as error:
@@ -98,8 +107,10 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
                     raise
 
     def exchange(prompt: Prompt) -> Exchange:
-        messages = list(prompt.messages)
-        reply = yield from ask(messages, plain(messages)[1] + shape)
+        spoken = speak(prompt)
+        del prompt  # its attachments are in the messages
+        messages = list(spoken.messages)
+        reply = yield from ask(spoken, messages, plain(spoken.asked)[1] + shape)
         completion = _completion(reply)
         for turn in range(form.repair + 1):
             if completion.status is not Status.OK or completion.text is None:
@@ -109,7 +120,7 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
                 return replace(completion, fields=values, step="re_asked" if turn else step)
             if turn < form.repair:
                 asked = [*messages, {"role": "user", "content": form.re_ask(completion.text, problems)}]
-                completion = _completion((yield from ask(asked)))
+                completion = _completion((yield from ask(spoken, asked)))
         return replace(completion, status=Status.INVALID_ANSWER, step="invalid", problems="; ".join(problems))
 
     return exchange

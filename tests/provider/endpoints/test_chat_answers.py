@@ -10,7 +10,7 @@ import pytest
 from pipeline.answers import AnswerForm, AnswerSpec
 from pipeline.errors import RowRejected, SpecError
 from pipeline.provider.endpoints import chat
-from pipeline.records import ApiCall, ApiReply, Completion, Exchange, Model, Prompt, Status, Usage
+from pipeline.records import ApiCall, ApiReply, Attachment, Completion, Exchange, Model, Prompt, Status, Usage
 
 PROMPT = Prompt([{"role": "user", "content": "Good or bad? fine"}])
 WITH_SYSTEM = Prompt([{"role": "system", "content": "You label."}, *PROMPT.messages])
@@ -51,6 +51,22 @@ def rejected(kind: str = "bad_request") -> RowRejected:
 
 
 # What is asked
+
+
+def test_a_picture_goes_with_the_question_and_with_its_repair() -> None:
+    attached = Attachment("image_url", "image/png", "a.png", None, b"\x89PNG", "5" * 64)
+    exchange, first = opened(form(), Prompt(PROMPT.messages, [attached]))
+    again = exchange.send(reply("no label"))
+    assert isinstance(again, ApiCall)
+    for call in (first, again):
+        messages = [message for message in body_of(call)["messages"] if message["role"] == "user"]
+        assert messages[0]["content"][1]["image_url"]["url"] == "data:image/png;base64,iVBORw=="
+        assert all(isinstance(message["content"], str) for message in messages[1:])
+        assert (call.attachments, call.attached_bytes) == (1, 8)
+    assert first.question == opened(form("text"), Prompt(PROMPT.messages, [attached]))[1].question
+    assert b"sha256:5555" in first.question
+    assert b"iVBORw" not in first.question
+    assert end(exchange, reply(GOOD)).fields == {"label": "good"}
 
 
 def test_the_question_does_not_depend_on_the_mode_or_the_repairs() -> None:
