@@ -159,6 +159,10 @@ class ApiReply:
     attempts: int = 1  # attempts this call took, the good one included
 
 
+STREAM_CUT = "stream_cut"
+"""Member of a reply's JSON that tells, in words, what cut its stream before the answer was whole. Put there by us."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """What the model said."""
@@ -172,7 +176,7 @@ class Completion:
     reasoning: str | None = None
     fields: Mapping[str, Any] | None = None  # the typed answer, where the job asks for one
     step: str | None = None  # how it was read: as_is, repaired, re_asked
-    problems: str | None = None  # why there is no typed answer
+    problems: str | None = None  # why there is no typed answer, or no whole one
 
 
 class Outcome(NamedTuple):

@@ -1,7 +1,7 @@
 """``POST /chat/completions``: the dialogue that most of the world's gateways speak, each with an accent of its own.
 
-One call per prompt, never streamed. What comes back is read as broadly as it is written: a completion is refused only
-when nothing in it can be an answer.
+One call per prompt; a streamed reply arrives here as the whole it adds up to. What comes back is read as broadly as it
+is written: a completion is refused only when nothing in it can be an answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import orjson
 from pipeline.errors import AnswerUnusable, RowRejected, SpecError
 from pipeline.provider.endpoints._json import canonical, excerpt
 from pipeline.records import (
+    STREAM_CUT,
     ApiCall,
     ApiReply,
     Billed,
@@ -32,6 +33,8 @@ from pipeline.records import (
 
 _PATH = "/chat/completions"
 _TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, not what is asked
+_WHOLE = b',"stream":false}'
+_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 _OURS = frozenset({"model", "messages"})
 _PLAIN = Terms()
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -60,18 +63,18 @@ def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> D
     with it, ``form.repair`` times.
     """
     if form is not None:
-        return _typed_dialogue(model, form)
-    encode = _encoder(model)
+        return _typed_dialogue(model, form, terms)
+    encode = _encoder(model, terms.stream)
 
     def exchange(prompt: Prompt) -> Exchange:
         body, question = encode(prompt.messages)
-        reply = yield ApiCall("POST", _PATH, body, question)
+        reply = yield ApiCall("POST", _PATH, body, question, stream=terms.stream)
         return _completion(reply)
 
     return exchange
 
 
-def _typed_dialogue(model: Model, form: Form) -> Dialogue:
+def _typed_dialogue(model: Model, form: Form, terms: Terms) -> Dialogue:
     if "response_format" in model.params:
         raise SpecError("model.response_format stands beside answer; the answer block makes it, remove it")
     encoders: dict[str, Callable[[Sequence[Message]], tuple[bytes, bytes]]] = {}
@@ -84,9 +87,9 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
         if mode not in encoders:
             response_format = form.response_format()
             extra = {} if response_format is None else {"response_format": response_format}
-            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}))
+            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}), terms.stream)
         body, _ = encoders[mode](_instructed(messages, form.instructions()))
-        return ApiCall("POST", _PATH, body, question), mode
+        return ApiCall("POST", _PATH, body, question, stream=terms.stream), mode
 
     def ask(messages: Sequence[Message], question: bytes = b"") -> Generator[ApiCall, ApiReply, ApiReply]:
         while True:
@@ -129,7 +132,7 @@ def _instructed(messages: Sequence[Message], words: str | None) -> Sequence[Mess
     return [{"role": "system", "content": words}, *messages]
 
 
-def _encoder(model: Model) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
+def _encoder(model: Model, stream: bool = False) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
     """From messages to body and question. All but the messages is written once, for a million rows."""
     for name in sorted(_OURS & model.params.keys()):
         raise SpecError(f"model.{name} is no parameter; the job says it elsewhere (model.name, prompt)")
@@ -140,7 +143,7 @@ def _encoder(model: Model) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]
         raise SpecError(f"model: a parameter cannot be sent: {exc}") from None
     before = b"{" + b"".join(pair + b"," for name, pair in written if name < "messages") + b'"messages":'
     after = b"".join(b"," + pair for name, pair in written if name > "messages")
-    question_end, body_end = after + b"}", after + b',"stream":false}'
+    question_end, body_end = after + b"}", after + (_STREAMED if stream else _WHOLE)
 
     def encode(messages: Sequence[Message]) -> tuple[bytes, bytes]:
         start = before + _messages(messages)
@@ -176,6 +179,9 @@ def _completion(reply: ApiReply) -> Completion:
     finish = choice.get("finish_reason")
     finish = finish if isinstance(finish, str) else None
     status = _status(finish, text, refusal)
+    cut = _text(json.get(STREAM_CUT))
+    if cut is not None and status is Status.OK:
+        status = Status.TRUNCATED
     if status is None:
         raise _nothing(reply, message, finish)
     return Completion(
@@ -186,6 +192,7 @@ def _completion(reply: ApiReply) -> Completion:
         request_id=_request_id(reply),
         refusal=refusal,
         reasoning=reasoning,
+        problems=cut,
     )
 
 
