@@ -157,6 +157,7 @@ class ApiReply:
     usage: Usage
     latency_s: float
     attempts: int = 1  # attempts this call took, the good one included
+    late: bool = False  # a stream that the time-out cut off; what had come is kept
 
 
 STREAM_CUT = "stream_cut"

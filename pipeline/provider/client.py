@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,7 +22,7 @@ from pipeline.errors import ProviderError, SpecError
 from pipeline.provider import faults, usage
 from pipeline.provider._body import parse
 from pipeline.provider.stream import Stream, written
-from pipeline.records import NO_USAGE, ApiCall, ApiReply, Billed
+from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 
 # Servers drop idle connections after 2 s (gunicorn), 5 s (uvicorn, Node) or more, and a POST sent in that very moment
 # is lost and perhaps billed. Below all of them the pool never offers such a connection.
@@ -41,8 +41,14 @@ _SECRET_CHARS = 12
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-_Got = tuple[int, Mapping[str, str], bytes, bool]
-"""Status, headers and body of a reply, and whether words of an answer had come (asked of streams only)."""
+class _Got(NamedTuple):
+    """A reply as it came. The last two are asked of streams only."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    begun: bool = False  # words of an answer had come
+    late: bool = False  # cut off by the time-out
 
 
 class Client:
@@ -132,12 +138,12 @@ class Client:
         if isinstance(got, ProviderError):
             error, found = got, NO_USAGE
         else:
-            status, headers, body, begun = got
+            status, headers, body, begun, late = got
             json, parsed = parse(body)
             found = usage.read(json)
             judged = faults.judge(status, headers, body, json, parsed, now=self._wall_clock, begun=begun)
             if judged is None:
-                return ApiReply(status, headers, body, json, found, latency_s)
+                return ApiReply(status, headers, body, json, found, latency_s, late=late)
             error = judged
         error.usage, error.latency_s = found, latency_s
         if error.billed is Billed.NO and (found.prompt_tokens or found.completion_tokens or found.total_tokens):
@@ -161,7 +167,7 @@ class Client:
             ) as response:
                 status = response.status
                 headers = self._kept(response)
-                if call.stream and status < 300:
+                if call.stream and 200 <= status < 204:
                     return await self._streamed(response, headers)
                 size = 0
                 while chunk := await response.content.readany():
@@ -170,7 +176,7 @@ class Client:
                     if size > self._max_bytes:
                         response.close()
                         return faults.too_big(status, headers, self._safe(b"".join(chunks)), self._max_bytes)
-            return status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks)), False
+            return _Got(status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks)))
         # Hostile bytes make the library raise what it never documented (AssertionError, ValueError, zlib.error);
         # whatever it is, one row's reply must not end the run.
         except Exception as exc:  # noqa: BLE001
@@ -194,12 +200,15 @@ class Client:
             body = self._safe(stream.body)
             if broken is not None:
                 return faults.from_exception(broken, address=self._address, status=status, headers=headers, body=body)
-            return status, headers, body, False
+            return _Got(status, headers, body)
         cut = faults.cut_stream(
             broken, stalled=silence.expired(), unreadable=stream.unreadable, status=status, headers=headers
         )
         completion = stream.completion(str(cut))
-        return cut if completion is None else (status, headers, self._safe(written(completion)), stream.said)
+        if completion is None:
+            return cut
+        late = cut.kind == "timeout" and STREAM_CUT in completion
+        return _Got(status, headers, self._safe(written(completion)), stream.said, late)
 
     async def _flow(self, response: aiohttp.ClientResponse, stream: Stream, silence: asyncio.Timeout) -> bool:
         """Feeds the stream until it is done or ends; False when it is larger than allowed."""

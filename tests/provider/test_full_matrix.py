@@ -16,8 +16,19 @@ import pytest
 from pipeline.errors import AnswerUnusable, RateLimited, RowRejected, RunBlocked, RunPaused, TransientError
 from pipeline.provider.client import Client
 from pipeline.records import Billed, Outcome, Status
-from tests.provider.fault_server import OK_BODY, Wire, fin, http, reply, serving
-from tests.provider.test_fault_matrix import CASES, KEY, Case, client, closed_port, foreign_tls, resolving
+from tests.provider.fault_server import OK_BODY, Wire, fin, http, raw, reply, serving, then_hang
+from tests.provider.test_fault_matrix import (
+    CASES,
+    DONE,
+    KEY,
+    WORDS,
+    Case,
+    client,
+    closed_port,
+    foreign_tls,
+    resolving,
+    streams,
+)
 from tests.provider.wiring import MAX_ATTEMPTS, Books, asked, wired
 
 __all__ = ["foreign_tls"]
@@ -236,6 +247,30 @@ async def test_time_outs_among_good_answers_end_the_run_once_they_are_too_many()
     assert paused
     assert "endpoint.timeout_s.total" in str(paused[0])
     assert not [each for each in got if isinstance(each, Outcome) and each.status is Status.FAILED]
+
+
+@pytest.mark.fault("S05")
+async def test_streams_that_the_time_out_cuts_off_end_the_run_once_they_are_too_many() -> None:
+    """Each keeps its words, so each would pass for an answer, and nobody would notice that none is whole."""
+    count = 0
+
+    async def some_hang(wire: Wire) -> None:
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            await then_hang(streams(WORDS, ends=False))(wire)
+        else:
+            await raw(streams(WORDS + DONE))(wire)
+
+    books = Books()
+    over = {"total_s": 0.3, "concurrency": 64}
+    async with serving(some_hang) as server:
+        # More than can be on their way at once before the first is cut off.
+        got = await through(server.base_url, books, rows=600, over=over, stream=True)
+    paused = [each for each in got if isinstance(each, RunPaused)]
+    assert paused
+    assert "endpoint.timeout_s.total" in str(paused[0])
+    assert {each.status for each in got if isinstance(each, Outcome)} == {Status.OK, Status.TRUNCATED}
 
 
 @pytest.mark.fault("N19")
