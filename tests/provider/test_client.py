@@ -250,6 +250,7 @@ def streamed(data: bytes, *, keep: bool = True) -> Any:
         for event in data.split(b"\n\n"):
             if event:
                 await wire.send(chunk(event + b"\n\n"))
+        await asyncio.sleep(0.05)  # the last event is read by now, and the end of the body is still to come
         await wire.send(chunk(b""))
 
     return script

@@ -581,11 +581,13 @@ HEADERS = st.sampled_from([b"", b"Content-Encoding: gzip\r\n\r\n", b"Transfer-En
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(STARTS, HEADERS, st.binary(max_size=200))
-def test_any_bytes_at_all_are_a_reply_or_a_provider_error(start: bytes, headers: bytes, rest: bytes) -> None:
+@given(STARTS, HEADERS, st.binary(max_size=200), st.sampled_from([CALL, STREAM_CALL]))
+def test_any_bytes_at_all_are_a_reply_or_a_provider_error(
+    start: bytes, headers: bytes, rest: bytes, call: ApiCall
+) -> None:
     async def once() -> ApiReply | ProviderError:
         async with serving(raw(start + headers + rest)) as server, client(server.base_url) as sender:
-            return await outcome(sender.send)
+            return await outcome(sender.send, call)
 
     got = asyncio.run(once())
     if isinstance(got, ProviderError):
