@@ -209,7 +209,7 @@ def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
 
 
 def terms_of(spec: JobSpec) -> Terms:
-    return Terms()
+    return Terms(stream=spec.endpoint.stream)
 
 
 def dialogue_of(kind: str) -> Callable[[Model, Form | None, Terms], Dialogue]:

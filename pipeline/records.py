@@ -183,6 +183,11 @@ class ApiReply(NamedTuple):
     usage: Usage
     latency_s: float
     attempts: int = 1  # attempts this call took, the good one included
+    late: bool = False  # a stream that the time-out cut off; what had come is kept
+
+
+STREAM_CUT = "stream_cut"
+"""Member of a reply's JSON that tells, in words, what cut its stream before the answer was whole. Put there by us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +203,7 @@ class Completion:
     reasoning: str | None = None
     fields: Mapping[str, Any] | None = None  # the typed answer, where the job asks for one
     step: str | None = None  # how it was read: as_is, repaired, re_asked
-    problems: str | None = None  # why there is no typed answer
+    problems: str | None = None  # why there is no typed answer, or no whole one
 
 
 class Outcome(NamedTuple):

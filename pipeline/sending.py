@@ -429,6 +429,7 @@ def address_of(job: Job, key: str | None) -> Address:
         endpoint.timeout_s.total,
         int(endpoint.max_reply_mb * 1_000_000),
         endpoint.proxy,
+        endpoint.timeout_s.idle,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every id of the failure catalogue has a test: network N, status and headers H, body B."""
+"""Every id of the failure catalogue has a test: network N, status and headers H, body B, streams S."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from tests.provider.test_fault_matrix import CASES
 
 TESTS = Path(__file__).parent
-CATALOGUE = {f"{letter}{n:02d}" for letter, last in (("N", 19), ("H", 16), ("B", 18)) for n in range(1, last + 1)}
+CATALOGUE = {
+    f"{letter}{n:02d}" for letter, last in (("N", 19), ("H", 16), ("B", 18), ("S", 11)) for n in range(1, last + 1)
+}
 
 
 def marked(tree: ast.Module) -> Iterator[str]:

@@ -173,6 +173,19 @@ _TIMEOUT = (
     Verdict(TransientError, "timeout", Billed.MAYBE, "the work may be done and billed; see endpoint.timeout_s.total"),
     "no complete reply from {address} in time",
 )
+_CUT = Verdict(TransientError, "stream_cut", Billed.MAYBE)
+STREAM_CUTS: dict[str, tuple[Verdict, str]] = {
+    "ended": (_CUT, "the stream ended without a finish_reason"),
+    "unreadable": (_CUT, "an event of the stream is no JSON"),
+    "broken": (_CUT, "the stream broke off"),
+    "stalled": (
+        Verdict(TransientError, "stalled", Billed.MAYBE, "the work may be done and billed"),
+        "the stream was silent for longer than endpoint.timeout_s.idle",
+    ),
+    "timeout": (_TIMEOUT[0], "the stream was not complete in time"),
+}
+"""How a stream may end before its answer is whole, and what it means where no word of the answer had come."""
+
 _BAD_URL = (Verdict(RunBlocked, "bad_url", hint="check endpoint.base_url"), "{address} is no address to send to")
 _TLS = (Verdict(TransientError, "tls"), "no TLS handshake with {address}")
 

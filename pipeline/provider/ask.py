@@ -62,6 +62,7 @@ class Address:
     total_s: float
     max_reply_bytes: int
     proxy: str | None
+    idle_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Wire:
             total_s=address.total_s,
             concurrency=limits.concurrency,
             max_reply_bytes=address.max_reply_bytes,
+            idle_s=address.idle_s,
             proxy=address.proxy,
             user_agent=f"prompt-pipeline/{__version__}",
         )

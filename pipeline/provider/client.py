@@ -2,34 +2,36 @@
 
 Everything a fault of the other side can do ends in :mod:`pipeline.provider.faults`; this room only sees to it that a
 reply stays within bounds, that its usage is read before anyone judges it, and that the key leaves by one door alone:
-what aiohttp raises quotes the request, so none of it travels on, not even as ``__context__``.
+what aiohttp raises quotes the request, so none of it travels on, not even as ``__context__``. A reply that comes as a
+stream leaves this room as the whole it adds up to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import json as stdlib_json
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 
 from pipeline.errors import ProviderError, SpecError
 from pipeline.provider import faults, usage
-from pipeline.records import NO_USAGE, ApiCall, ApiReply, Billed
+from pipeline.provider._body import parse
+from pipeline.provider.stream import Stream, written
+from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 
 # Servers drop idle connections after 2 s (gunicorn), 5 s (uvicorn, Node) or more, and a POST sent in that very moment
 # is lost and perhaps billed. Below all of them the pool never offers such a connection.
 _IDLE_S = 1.5
 _LARGE_BODY = 1 << 19
 _DNS_TTL_S = 30
+# After the last event of a stream: the end of its body comes at once, or never, and a connection is not worth more.
+_TAIL_S = 0.25
 _KEPT = re.compile(
     r"(llm_provider-)?(retry-after(-ms)?|x-should-retry|x-(oneapi-)?request-id|([\w-]+-)?ratelimit-[\w-]+)"
     r"|rate_limit_type|x-simulator|content-type|location"
@@ -39,13 +41,23 @@ _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECAS
 # Shorter ones are words like EMPTY or dummy, for servers that ask for none; blotting them out would maim answers.
 _SECRET_CHARS = 12
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+class _Got(NamedTuple):
+    """A reply as it came. The last two are asked of streams only."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    begun: bool = False  # words of an answer had come
+    late: bool = False  # cut off by the time-out
 
 
 class Client:
     """A pool of connections to one endpoint. An async context manager; :meth:`send` is a ``Send``.
 
-    ``connect_s`` and ``total_s`` bound one attempt, from the moment it has a place among ``concurrency``;
+    ``connect_s`` and ``total_s`` bound one attempt, from the moment it has a place among ``concurrency``; ``idle_s``
+    the silence between two pieces of a stream, not the one before the first, in which a model thinks.
     ``max_reply_bytes`` counts a reply's bytes as unpacked.
     """
 
@@ -59,6 +71,7 @@ class Client:
         total_s: float,
         concurrency: int,
         max_reply_bytes: int,
+        idle_s: float = 120.0,
         proxy: str | None = None,
         user_agent: str,
         clock: Callable[[], float] = time.monotonic,
@@ -74,6 +87,9 @@ class Client:
         )
         self._concurrency = concurrency
         self._max_bytes = max_reply_bytes
+        self._idle_s = idle_s
+        asked = any(name.lower() == "accept" for name in headers)
+        self._stream_headers = None if asked else {"Accept": "text/event-stream, application/json"}
         self._proxy = proxy
         self._clock = clock
         self._wall_clock = wall_clock
@@ -124,19 +140,19 @@ class Client:
         if isinstance(got, ProviderError):
             error, found = got, NO_USAGE
         else:
-            status, headers, body = got
+            status, headers, body, begun, late = got
             json, parsed = parse(body)
             found = usage.read(json)
-            judged = faults.judge(status, headers, body, json, parsed, now=self._wall_clock)
+            judged = faults.judge(status, headers, body, json, parsed, now=self._wall_clock, begun=begun)
             if judged is None:
-                return ApiReply(status, headers, body, json, found, latency_s)
+                return ApiReply(status, headers, body, json, found, latency_s, late=late)
             error = judged
         error.usage, error.latency_s = found, latency_s
         if error.billed is Billed.NO and (found.prompt_tokens or found.completion_tokens or found.total_tokens):
             error.billed = Billed.YES  # whatever the status says, somebody counted tokens
         raise self._scrubbed(error)
 
-    async def _exchange(self, call: ApiCall) -> tuple[int, Mapping[str, str], bytes] | ProviderError:
+    async def _exchange(self, call: ApiCall) -> _Got | ProviderError:
         session = self._session
         if session is None:
             raise RuntimeError("a Client sends only inside of its `async with`")
@@ -145,10 +161,16 @@ class Client:
         chunks: list[bytes] = []
         try:
             async with session.request(
-                call.method, f"{self._base}{call.path}{self._query}", data=_as_data(call.body), allow_redirects=False
+                call.method,
+                f"{self._base}{call.path}{self._query}",
+                data=_as_data(call.body),
+                allow_redirects=False,
+                headers=self._stream_headers if call.stream else None,
             ) as response:
                 status = response.status
                 headers = self._kept(response)
+                if call.stream and 200 <= status < 204:
+                    return await self._streamed(response, headers)
                 size = 0
                 while chunk := await response.content.readany():
                     chunks.append(chunk)
@@ -156,12 +178,54 @@ class Client:
                     if size > self._max_bytes:
                         response.close()
                         return faults.too_big(status, headers, self._safe(b"".join(chunks)), self._max_bytes)
-            return status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            return _Got(status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks)))
         # Hostile bytes make the library raise what it never documented (AssertionError, ValueError, zlib.error);
         # whatever it is, one row's reply must not end the run.
         except Exception as exc:  # noqa: BLE001
             body = self._safe(b"".join(chunks))
             return faults.from_exception(exc, address=self._address, status=status, headers=headers, body=body)
+
+    async def _streamed(self, response: aiohttp.ClientResponse, headers: Mapping[str, str]) -> _Got | ProviderError:
+        """The whole that the stream adds up to; how it was cut, when no word of an answer had come."""
+        stream, silence, status = Stream(), asyncio.timeout(None), response.status
+        broken: Exception | None = None
+        try:
+            async with silence:
+                fits = await self._flow(response, stream, silence)
+            if not fits:
+                response.close()
+                return faults.too_big(status, headers, b"", self._max_bytes)
+        except Exception as exc:  # noqa: BLE001 - as above: whatever it is, what had come is kept
+            broken = exc
+        stream.end()
+        if stream.is_plain:
+            body = self._safe(stream.body)
+            if broken is not None:
+                return faults.from_exception(broken, address=self._address, status=status, headers=headers, body=body)
+            return _Got(status, headers, body)
+        cut = faults.cut_stream(
+            broken, stalled=silence.expired(), unreadable=stream.unreadable, status=status, headers=headers
+        )
+        completion = stream.completion(str(cut))
+        if completion is None:
+            return cut
+        late = cut.kind == "timeout" and STREAM_CUT in completion
+        return _Got(status, headers, self._safe(written(completion)), stream.said, late)
+
+    async def _flow(self, response: aiohttp.ClientResponse, stream: Stream, silence: asyncio.Timeout) -> bool:
+        """Feeds the stream until it is done or ends; False when it is larger than allowed."""
+        loop, size = asyncio.get_running_loop(), 0
+        while chunk := await response.content.readany():
+            size += len(chunk)
+            if size > self._max_bytes:
+                return False
+            stream.feed(chunk)
+            if stream.done:
+                silence.reschedule(None)
+                await _drain(response)
+                break
+            silence.reschedule(None if stream.is_plain else loop.time() + self._idle_s)
+        return True
 
     def _kept(self, response: aiohttp.ClientResponse) -> dict[str, str]:
         """The few headers that matter, with names in lower case. The first of two alike counts."""
@@ -203,41 +267,14 @@ def _as_data(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > _LARGE_BODY else body or None
 
 
-def parse(body: bytes) -> tuple[Any, bool]:
-    """A body as JSON, judged by its bytes alone, and whether it is JSON at all. Never raises.
-
-    Strict (no NaN, no Infinity, nothing behind the end), but for two things that cost nobody an answer: a byte order
-    mark is skipped, and half a surrogate pair, which no table can store, becomes U+FFFD.
-    """
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read to the end of the body, if it is near: only then the connection can be used again."""
     try:
-        return orjson.loads(body), True
-    except ValueError:
-        if b"\\ud" not in body and b"\\uD" not in body and not body.startswith(b"\xef\xbb\xbf"):
-            return None, False
-    try:
-        json = stdlib_json.loads(body.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
-        return _well_formed(json), True
-    except (ValueError, RecursionError):
-        return None, False
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
-
-
-def _finite(word: str) -> float:
-    number = float(word)
-    return number if math.isfinite(number) else _refuse(word)
-
-
-def _well_formed(json: Any) -> Any:
-    if isinstance(json, str):
-        return _SURROGATE.sub("\ufffd", json)
-    if isinstance(json, list):
-        return [_well_formed(part) for part in json]
-    if isinstance(json, dict):
-        return {_well_formed(name): _well_formed(value) for name, value in json.items()}
-    return json
+        async with asyncio.timeout(_TAIL_S):
+            while await response.content.readany():
+                pass
+    except Exception:  # noqa: BLE001 - the answer is whole; how its connection ends concerns nobody
+        response.close()
 
 
 def _split(base_url: str) -> tuple[str, str, str]:

@@ -37,12 +37,13 @@ from pipeline.provider._verdicts import (
     RULES,
     SERVER_ERROR,
     STATUSES,
+    STREAM_CUTS,
     Rule,
     Verdict,
 )
 from pipeline.records import Billed
 
-__all__ = ["clean", "excerpt", "from_exception", "judge", "retry_after"]
+__all__ = ["clean", "error_in", "excerpt", "from_exception", "judge", "retry_after"]
 
 _WORDS_CHARS = 400  # phrases further back are the prompt, or a help text, quoted
 _GOOD = frozenset({200, 201, 202, 203})
@@ -57,10 +58,12 @@ def judge(
     parsed: bool,
     *,
     now: Callable[[], float] = time.time,
+    begun: bool = False,
 ) -> ProviderError | None:
     """None for a good reply: status 2xx, a JSON object, no error inside.
 
-    ``json`` counts only when ``parsed``; names in ``headers`` are in lower case; ``now`` is the wall clock.
+    ``json`` counts only when ``parsed``; names in ``headers`` are in lower case; ``now`` is the wall clock. ``begun``:
+    words of an answer had come before the error, so that a model was at work and may be paid for it.
     """
     if status in _GOOD:
         found = error_in(json) if parsed else None
@@ -76,7 +79,10 @@ def judge(
         words = _spoken(body, json, parsed)
         effective = 429 if words.status == 429 and status >= 500 else status
         verdict = _by_words(words, effective) or _by_status(effective)
-    return _ruled(verdict, words, status, headers, body, now)
+    error = _ruled(verdict, words, status, headers, body, now)
+    if begun and error.billed is Billed.NO:
+        error.billed = Billed.MAYBE
+    return error
 
 
 def _spoken(body: bytes, json: Any, parsed: bool) -> Said:
@@ -207,6 +213,25 @@ def from_exception(
         billed=verdict.billed,
         status=status or None,
         raw=excerpt(body) if body else None,
+        request_id=_request_id(headers),
+    )
+
+
+def cut_stream(
+    exc: BaseException | None, *, stalled: bool, unreadable: bool, status: int, headers: Mapping[str, str]
+) -> ProviderError:
+    """A stream that was cut before its answer was whole. Raised where no word of the answer had come; else its message
+    is what the kept words are marked with. ``exc`` is None when the other side ended it in good order."""
+    if exc is None:
+        how = "unreadable" if unreadable else "ended"
+    else:
+        how = "stalled" if stalled else "timeout" if _known(exc)[0].kind == "timeout" else "broken"
+    verdict, sentence = STREAM_CUTS[how]
+    return verdict.route(
+        sentence + (f"; {verdict.hint}" if verdict.hint else ""),
+        kind=verdict.kind,
+        billed=verdict.billed,
+        status=status,
         request_id=_request_id(headers),
     )
 

@@ -252,7 +252,7 @@ class Limiter:
         now = self._clock()
         self._allowance.settle(call.weight, reply.usage, place.input_tokens, place.output_tokens)
         self._window.succeeded(now, self._in_flight, now - place.taken_s)
-        self._alive(now, place)
+        self._alive(now, place, late=reply.late)
         if now >= self._look_s:
             self._look_s = now + _LOOK_EVERY_S
             room = headroom(reply.headers, self._wall_clock())
@@ -276,8 +276,8 @@ class Limiter:
             if isinstance(exc, AnswerUnusable):
                 self._window.succeeded(now, self._in_flight, now - place.taken_s)
 
-    def _alive(self, now: float, place: _Place) -> None:
-        self._guard.ended(False)
+    def _alive(self, now: float, place: _Place, *, late: bool = False) -> None:
+        self._guard.ended(late)
         if self._guard.tripped and self._ended is None:
             self._end(self._guard.complaint())
         if self._breaker.replied(place.taken_s):

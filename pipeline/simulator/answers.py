@@ -1,6 +1,7 @@
 """What the simulated model says: the same to the same model, messages and seed, and plausible where that is cheap.
 
-A JSON object where a schema asks for one; else one of the labels that the prompt offers; else a sentence.
+A picture or a film where the model's name is that of one that makes them; a JSON object where a schema asks for one;
+else one of the labels that the prompt offers; else a sentence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import orjson
 
 from pipeline.simulator.chance import Draw
 from pipeline.simulator.completion import Answer
+from pipeline.simulator.families import pictured
 from pipeline.simulator.fitting import Fitter
 from pipeline.simulator.labels import offered, pick
 from pipeline.simulator.question import Question, tokens_of
@@ -37,11 +39,16 @@ class Answerer:
         self._length = answer_tokens
         self._canned = canned
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question, media_root: str = "http://127.0.0.1/media") -> Answer:
+        """``media_root``: where links to pictures and films lead."""
         hashed = blake2b(self._seed, digest_size=16)
         hashed.update(question.model.encode())
         hashed.update(orjson.dumps(question.messages))
         draw = Draw(hashed.digest())
+        if self._length is None and not self._canned and question.response_format is None:
+            words = _SENTENCES[hashed.digest()[0] % len(_SENTENCES)]
+            if (answer := pictured(question, words, hashed.hexdigest()[:16], media_root)) is not None:
+                return answer
         thoughts = _THOUGHTS[0] + draw.below(_THOUGHTS[1]) if _thinks(question.model) else 0
         return _cut(question, self._text(question, draw), thoughts)
 

@@ -20,6 +20,7 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    model: str | None = None  # as it calls itself, where that is not what was asked for
 
 
 def as_object(answer: Answer, model: str, completion_id: str, created: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def as_object(answer: Answer, model: str, completion_id: str, created: int) -> d
         "id": completion_id,
         "object": "chat.completion",
         "created": created,
-        "model": model,
+        "model": answer.model or model,
         "choices": [
             {
                 "index": 0,
@@ -47,10 +48,10 @@ def as_object(answer: Answer, model: str, completion_id: str, created: int) -> d
     }
 
 
-def as_events(completion: Any, *, with_usage: bool) -> bytes:
+def as_events(completion: Any, *, with_usage: bool) -> list[bytes]:
     """The same as server-sent events, word by word. What has no choices goes out as one event, as gateways do."""
     if not isinstance(completion, Mapping) or not completion.get("choices"):
-        return b"data: " + orjson.dumps(completion) + b"\n\n"
+        return [event(completion)]
     choice = completion["choices"][0]
     head = {key: value for key, value in completion.items() if key not in ("choices", "usage")}
     head["object"] = "chat.completion.chunk"
@@ -64,4 +65,8 @@ def as_events(completion: Any, *, with_usage: bool) -> bytes:
     chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice.get("finish_reason")}]})
     if with_usage and "usage" in completion:
         chunks.append({**head, "choices": [], "usage": completion["usage"]})
-    return b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    return [*map(event, chunks), b"data: [DONE]\n\n"]
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -26,6 +26,7 @@ class Manner(Enum):
     TRUNCATED = "half of what Content-Length promised"
     UNTIL_CLOSE = "half, with nothing that tells the length"
     DRIP = "a few bytes at a time"
+    STALL = "all of it, and then neither more nor an end until the client leaves"
     GARBAGE = "not HTTP at all"
 
 
@@ -39,6 +40,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     reshape: Callable[[dict[str, Any]], Any] | None = None  # what is sent instead of the completion
     rewrite: Callable[[bytes], bytes] | None = None  # what is sent instead of its bytes
+    restream: Callable[[list[bytes]], list[bytes]] | None = None  # what is sent instead of a stream's events
     manner: Manner = Manner.WHOLE
     slow: bool = False  # takes ``Settings.slow_s``
     echo: bool = False  # repeats the Authorization header in its message
@@ -55,6 +57,11 @@ def _shaped(reshape: Callable[[dict[str, Any]], Any], about: str) -> Fault:
 
 def _bytes(rewrite: Callable[[bytes], bytes], about: str, **more: Any) -> Fault:
     return Fault(about, True, rewrite=rewrite, **more)
+
+
+def _stream(restream: Callable[[list[bytes]], list[bytes]], about: str, **more: Any) -> Fault:
+    """Spoils replies that are streamed; a whole one is a good answer."""
+    return Fault(f"{about}; whole replies are good", True, restream=restream, **more)
 
 
 _HTML = "text/html"
@@ -159,12 +166,20 @@ _TABLE = {
     "trailing_garbage": _bytes(spoiled.trailing, "words after the end of the JSON"),
     "wrong_content_type": Fault("says text/plain; a good answer", True, content_type="text/plain"),
     "bom": _bytes(spoiled.bom, "a byte order mark in front; a good answer"),
+    # Streams
+    "stream_comments": _stream(spoiled.comments, "stream with comments and blank lines between events; a good answer"),
+    "stream_accent": _stream(spoiled.accent, "stream with CR LF, no blank after data:, split objects; a good answer"),
+    "stream_no_done": _stream(spoiled.without_done, "stream that ends without [DONE]; a good answer"),
+    "stream_cut": _stream(spoiled.half, "half a stream, ended in good order"),
+    "stream_error": _stream(spoiled.error_inside, "half a stream, then an event with an error"),
+    "stream_stall": _stream(spoiled.half, "half a stream, then silence", manner=Manner.STALL),
 }
 
 FAULTS: Mapping[str, Fault] = {kind: replace(fault, kind=kind) for kind, fault in _TABLE.items()}
 
 _STOPS_A_RUN = ("quota", "unauthorized", "payment_required", "balance", "echo_key", "redirect", "model_not_found")
 _ENDLESS_OR_HEAVY = ("hang", "rate_limited_absurd", "huge_body", "gzip_bomb", "big_header")
+_STREAMS = tuple(kind for kind, fault in FAULTS.items() if fault.restream is not None)
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "mixed": (
@@ -172,10 +187,11 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("unavailable", "overloaded", "reset_before", "reset_after", "truncated", "html_200", "error_200"),
         *("not_json_200", "empty_choices", "null_content"),
     ),
-    "any": tuple(kind for kind in FAULTS if kind not in (*_STOPS_A_RUN, *_ENDLESS_OR_HEAVY)),
+    "any": tuple(kind for kind in FAULTS if kind not in (*_STOPS_A_RUN, *_ENDLESS_OR_HEAVY, *_STREAMS)),
+    "streams": _STREAMS,
 }
-"""Names that spread their share evenly: ``mixed`` over passing and unusable ones, ``any`` over all but those that
-stop a run, never end or are very heavy."""
+"""Names that spread their share evenly: ``mixed`` over passing and unusable ones, ``streams`` over those of streams,
+``any`` over all others but those that stop a run, never end or are very heavy."""
 
 
 class Shares:

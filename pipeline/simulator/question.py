@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
-_IMAGE_TOKENS = 85  # what OpenAI takes for an image in low detail; other attachments are counted the same here
+_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[^;,]*)*;base64,(.*)", re.DOTALL)
+_SOUNDS = ("wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "webm", "pcm16")
+# An image in low detail as OpenAI counts it, a page as Gemini counts it, a second of sound; made up in the main.
+_PART_TOKENS = {"image_url": 85, "file": 258, "file_url": 258, "input_audio": 32}
 _FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -86,7 +92,55 @@ def _messages(messages: Any) -> Sequence[Mapping[str, Any]]:
             raise _refused(f"messages[{index}] must be an object with a role", f"messages[{index}]")
         if not _is_content(message.get("content"), message):
             raise _refused(f"messages[{index}].content must be text or a list of parts", f"messages[{index}].content")
+        if isinstance(message.get("content"), list):
+            for place, part in enumerate(message["content"]):
+                _check_part(part, f"messages[{index}].content[{place}]")
     return messages
+
+
+def _check_part(part: Mapping[str, Any], where: str) -> None:
+    kind, value = part["type"], part.get(part["type"])
+    if kind == "text":
+        if not isinstance(value, str):
+            raise _refused(f"{where}.text must be text", where)
+    elif kind == "image_url":
+        # Doubao's samples have the plain address in place of the object.
+        _check_source(value.get("url") if isinstance(value, dict) else value, f"{where}.image_url")
+    elif kind in ("file", "file_url"):
+        name = "file_data" if kind == "file" else "url"
+        _check_source(value.get(name) if isinstance(value, dict) else None, f"{where}.{kind}.{name}")
+    elif kind == "input_audio":
+        if not isinstance(value, dict) or not _is_base64(value.get("data")):
+            raise _refused(f"{where}.input_audio.data must be base64", where)
+        if value.get("format") not in _SOUNDS:
+            raise _refused(f"{where}.input_audio.format must be one of {', '.join(_SOUNDS)}", where)
+    else:
+        raise _refused(f"{where}.type must be one of text, {', '.join(_PART_TOKENS)}, not {kind!r}", where)
+
+
+def _check_source(source: Any, where: str) -> None:
+    """An address that could be fetched (it is not), or the content itself."""
+    if isinstance(source, str):
+        if _is_address(source):
+            return
+        if (data := _DATA_URL.fullmatch(source)) is not None and _is_base64(data[1]):
+            return
+    raise _refused(f"{where} must be an http(s) address or a data: URL in base64", where)
+
+
+def _is_address(source: str) -> bool:
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _is_base64(data: Any) -> bool:
+    try:
+        return isinstance(data, str) and len(binascii.a2b_base64(data.encode("ascii"), strict_mode=True)) > 0
+    except ValueError:  # binascii.Error, UnicodeEncodeError
+        return False
 
 
 def _is_content(content: Any, message: Mapping[str, Any]) -> bool:
@@ -149,6 +203,4 @@ def _text(content: Any) -> str:
 def _content_tokens(content: Any) -> int:
     if isinstance(content, str):
         return tokens_of(content)
-    return sum(
-        tokens_of(part["text"]) if isinstance(part.get("text"), str) else _IMAGE_TOKENS for part in content or ()
-    )
+    return sum(_PART_TOKENS.get(part["type"], 0) or tokens_of(part.get("text") or "") for part in content or ())

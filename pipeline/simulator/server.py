@@ -20,15 +20,18 @@ from aiohttp import web
 from pipeline.simulator.answers import Answerer
 from pipeline.simulator.chance import Roll, roll
 from pipeline.simulator.completion import Answer, as_events, as_object
-from pipeline.simulator.faults import FAULTS, Fault, Shares
+from pipeline.simulator.families import content_type as usual_type
+from pipeline.simulator.families import dressed
+from pipeline.simulator.faults import FAULTS, Fault, Manner, Shares
 from pipeline.simulator.ledger import Ledger
 from pipeline.simulator.limits import Lease, Limits, Refusal
+from pipeline.simulator.media import named
 from pipeline.simulator.question import Question, Refused, error_body, parse
 from pipeline.simulator.settings import Settings
 from pipeline.simulator.wire import SIGN, Reply, Sleep, Wire
 
 _ABOUT = b"""This is the simulator of prompt-pipeline: its answers are made up, and no language model is behind it.
-POST /v1/chat/completions; GET /v1/models, /stats (?bodies=1, ?seconds=1), /healthz; POST /stats/reset
+POST /v1/chat/completions; GET /v1/models, /media/NAME, /stats (?bodies=1, ?seconds=1), /healthz; POST /stats/reset
 """
 _LARGEST_BODY = 256 * 2**20
 _MODELS = ("gemini-2.5-flash", "gemini-2.5-pro", "gpt-4o-mini")
@@ -94,7 +97,7 @@ class Service:
         fault: Fault | None,
         lease: Lease | None,
     ) -> web.StreamResponse:
-        answer = self._answers.answer(question)
+        answer = self._answers.answer(question, f"{request.scheme}://{request.host}/media")
         self.ledger.bill(
             name, answer.prompt_tokens, answer.completion_tokens, fault.kind if fault is not None else None
         )
@@ -168,21 +171,23 @@ class Service:
         return latency_s
 
     def _reply(self, question: Question, answer: Answer, fate: Roll, fault: Fault | None) -> Reply:
-        completion: Any = as_object(answer, question.model, f"chatcmpl-{fate.id}", int(time.time()))
-        content_type = "text/event-stream" if question.stream else "application/json"
+        made = as_object(answer, question.model, f"chatcmpl-{fate.id}", int(time.time()))
+        completion: Any = dressed(made, question.model)
+        content_type = "text/event-stream" if question.stream else usual_type(question.model)
         headers = {"x-oneapi-request-id": fate.id}
         if self.settings.rate_headers:
             headers |= self._limits.headers()
         if fault is None:
-            return Reply(200, _encoded(completion, question), content_type, headers)
+            return Reply(200, _encoded(completion, question, None), content_type, headers)
         if fault.reshape is not None:
             completion = fault.reshape(completion)
-        body = _encoded(completion, question) if fault.body is None else fault.body
+        body = _encoded(completion, question, fault) if fault.body is None else fault.body
         if fault.rewrite is not None:
             body = fault.rewrite(body)
         if fault.content_type != "application/json":
             content_type = fault.content_type
-        return Reply(fault.status, body, content_type, {**headers, **fault.headers}, fault.manner)
+        manner = fault.manner if question.stream or fault.restream is None else Manner.WHOLE
+        return Reply(fault.status, body, content_type, {**headers, **fault.headers}, manner)
 
     async def _send(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         self.ledger.reply(reply.status)
@@ -203,6 +208,13 @@ class Service:
 
     async def health(self, _request: web.Request) -> web.Response:
         return _json({"status": "ok", "simulator": True})
+
+    async def media(self, request: web.Request) -> web.Response:
+        """A picture or a film that an answer links to."""
+        found = named(request.match_info["name"])
+        if found is None:
+            return web.Response(status=404, body=error_body("no such file", "invalid_request_error"))
+        return web.Response(body=found[0], content_type=found[1])
 
     async def models(self, _request: web.Request) -> web.Response:
         names = self.settings.models if self.settings.models is not None else _MODELS
@@ -236,6 +248,7 @@ def create_app(
     app[SERVICE] = service
     app.router.add_post("/v1/chat/completions", service.chat)
     app.router.add_post("/{prefix:.+}/v1/chat/completions", service.chat)
+    app.router.add_get("/media/{name}", service.media)
     app.router.add_get("/v1/models", service.models)
     app.router.add_get("/{prefix:.+}/v1/models", service.models)
     app.router.add_get("/stats", service.stats)
@@ -257,8 +270,11 @@ def _json(value: Any) -> web.Response:
     return web.Response(body=orjson.dumps(value), content_type="application/json")
 
 
-def _encoded(completion: Any, question: Question) -> bytes:
-    return as_events(completion, with_usage=question.stream_usage) if question.stream else orjson.dumps(completion)
+def _encoded(completion: Any, question: Question, fault: Fault | None) -> bytes:
+    if not question.stream:
+        return orjson.dumps(completion)
+    events = as_events(completion, with_usage=question.stream_usage)
+    return b"".join(events if fault is None or fault.restream is None else fault.restream(events))
 
 
 def _refusing(fault: Fault, request: web.Request) -> Reply:

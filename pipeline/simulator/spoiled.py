@@ -100,8 +100,8 @@ def aliased_usage(completion: Completion) -> Completion:
         "input_tokens": told["prompt_tokens"],
         "output_tokens": told["completion_tokens"],
         "total_tokens": told["total_tokens"],
-        "input_tokens_details": told["prompt_tokens_details"],
-        "output_tokens_details": told["completion_tokens_details"],
+        "input_tokens_details": told.get("prompt_tokens_details"),
+        "output_tokens_details": told.get("completion_tokens_details"),
     }
     return {**completion, "usage": aliased}
 
@@ -112,6 +112,34 @@ def other_model(completion: Completion) -> Completion:
 
 def same_id(completion: Completion) -> Completion:
     return {**completion, "id": "chatcmpl-0"}
+
+
+Events = list[bytes]
+"""A completion as server-sent events, ``[DONE]`` at the end."""
+
+
+def comments(events: Events) -> Events:
+    return [piece for event in events for piece in (b": PING\n\n", b"\n", event)]
+
+
+def accent(events: Events) -> Events:
+    """CR LF, no blank after the colon, and each object over two lines of data."""
+    return [
+        event.replace(b"data: ", b"data:").replace(b",", b",\ndata:", 1).replace(b"\n", b"\r\n") for event in events
+    ]
+
+
+def without_done(events: Events) -> Events:
+    return events[:-1]
+
+
+def half(events: Events) -> Events:
+    """The first words: at least one, and never the last event that says why it ends."""
+    return events[: max(2, len(events) // 2)]
+
+
+def error_inside(events: Events) -> Events:
+    return [*half(events), b"data: " + openai_error("upstream error", "server_error", 500) + b"\n\n"]
 
 
 def into_content(what: bytes) -> Callable[[bytes], bytes]:

@@ -47,6 +47,8 @@ class Wire:
             return await self._half(request, reply)
         if reply.manner is Manner.DRIP:
             return await self._drip(request, reply)
+        if reply.manner is Manner.STALL:
+            return await self._stall(request, reply)
         if reply.manner is Manner.HANG:
             await self._hang(request)
         return _cut_off(request, reply)
@@ -67,6 +69,16 @@ class Wire:
         for at in range(0, len(reply.body), step):
             await self.sleep(self.slow_s / _DRIPS)
             await response.write(reply.body[at : at + step])
+        return response
+
+    async def _stall(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        response = web.StreamResponse(status=reply.status, headers=reply.all_headers)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(reply.body)
+        await self._hang(request)
+        if request.transport is not None:
+            request.transport.abort()
         return response
 
     async def _hang(self, request: web.Request) -> None:

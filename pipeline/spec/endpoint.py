@@ -63,6 +63,9 @@ def _proxy(text: str) -> str:
 class TimeoutSpec(Block):
     connect: Positive = Field(default=10.0, description="Seconds until a connection must stand.")
     total: Positive = Field(default=600.0, description="Seconds until the whole reply must be there.")
+    idle: Positive = Field(
+        default=120.0, description="Longest silence between two pieces of a stream, in seconds; comments are pieces."
+    )
 
 
 class EndpointSpec(Block):
@@ -81,6 +84,9 @@ class EndpointSpec(Block):
     )
     headers: dict[str, str] = Field(
         default_factory=dict, description="Further HTTP headers of each request; none that carries a key."
+    )
+    stream: bool = Field(
+        default=False, description="Ask for replies as a stream of events: a long answer is never silent for long."
     )
     timeout_s: TimeoutSpec = Field(default_factory=TimeoutSpec, description="Time limits of one attempt, in seconds.")
     proxy: Annotated[str, AfterValidator(_proxy)] | None = Field(

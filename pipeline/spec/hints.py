@@ -28,8 +28,8 @@ _OTHER_PARAMS: Final = frozenset({
 })
 # fmt: on
 REFUSED_PARAMS: Final = {
-    "stream": "is set by the tool, which reads whole replies; remove it",
-    "stream_options": "goes with streamed replies, which the tool does not ask for; remove it",
+    "stream": "is no part of the question; write it as endpoint.stream",
+    "stream_options": "is set by the tool where endpoint.stream is true; remove it",
     "messages": "is made from prompt for each row; write it as prompt.messages",
     "model": "is the request field that model.name fills; write it as model.name",
     "params": "is no block of the spec; write its keys directly under model",

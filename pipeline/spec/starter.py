@@ -44,7 +44,8 @@ model:
 endpoint:
   base_url: https://gptproto.com/v1
   api_key_env: GPTPROTO_API_KEY     # the NAME of a variable; the key itself never stands in a spec
-  # timeout_s: {{connect: 10, total: 600}}
+  # timeout_s: {{connect: 10, total: 600, idle: 120}}
+  # stream: false                   # true: replies come as a stream of events
   # headers: {{X-Team: labels}}
   # proxy: http://proxy.example:3128
   # max_reply_mb: 16

@@ -41,7 +41,7 @@ class Unforeseeable(Answerer):
         self._sigma = sigma
         self._most = most
 
-    def answer(self, question: Question) -> Answer:
+    def answer(self, question: Question, media_root: str = "") -> Answer:
         drawn = digest(self._prefix + orjson.dumps(question.messages))
         fraction = (int.from_bytes(drawn[:8], "big") + 0.5) * _UNIT
         tokens = self._median_tokens * math.exp(self._sigma * NormalDist().inv_cdf(fraction))

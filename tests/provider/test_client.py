@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RateLimited, RunBlocked, SpecError, TransientError
-from pipeline.provider.client import Client, parse
+from pipeline.provider._body import parse
+from pipeline.provider.client import Client
 from pipeline.records import ApiCall, ApiReply, Billed, Usage
-from tests.provider.fault_server import OK_BODY, Wire, hang, reply, serving
+from tests.provider.fault_server import OK_BODY, Wire, chunk, hang, http, reply, serving, then_hang
 
 KEY = "sk-canary-0123456789abcdefghij"
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
@@ -253,3 +254,75 @@ def test_json_of_any_writer_is_read_and_no_lone_surrogate_comes_out(value: Any) 
 def test_no_body_makes_the_parser_raise(body: bytes) -> None:
     value, parsed = parse(body)
     assert parsed or value is None
+
+
+STREAM_CALL = ApiCall("POST", "/chat/completions", b'{"model":"m","stream":true}', b"", stream=True)
+
+
+def streamed(data: bytes, *, keep: bool = True) -> Any:
+    """A stream in chunks, each event in one of its own."""
+
+    async def script(wire: Wire) -> None:
+        wire.keep = keep
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for event in data.split(b"\n\n"):
+            if event:
+                await wire.send(chunk(event + b"\n\n"))
+        await asyncio.sleep(0.05)  # the last event is read by now, and the end of the body is still to come
+        await wire.send(chunk(b""))
+
+    return script
+
+
+EVENTS = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":'
+    b'{"role":"assistant","content":"posi"},"finish_reason":null}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{"content":"tive"},"finish_reason":"stop"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":1,"total_tokens":5}}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+async def test_a_stream_becomes_the_reply_that_would_have_come_whole() -> None:
+    async with serving(streamed(EVENTS)) as server, client(server.base_url) as sender:
+        got = await sender.send(STREAM_CALL)
+    assert (got.json, got.usage, got.status) == (orjson.loads(OK_BODY), Usage(4, 1, 5), 200)
+    assert orjson.loads(got.body) == got.json
+    assert b"Accept: text/event-stream, application/json\r\n" in server.heads[0]
+
+
+async def test_the_specs_own_accept_header_goes_before_ours() -> None:
+    async with (
+        serving(streamed(EVENTS)) as server,
+        client(server.base_url, headers={"accept": "text/event-stream"}) as sender,
+    ):
+        await sender.send(STREAM_CALL)
+    assert server.heads[0].lower().count(b"accept: text/event-stream\r\n") == 1
+
+
+async def test_streams_share_a_connection_that_both_sides_keep() -> None:
+    async with serving(streamed(EVENTS)) as server, client(server.base_url) as sender:
+        for _ in range(5):
+            await sender.send(STREAM_CALL)
+        assert (server.posts, server.peak) == (5, 1)
+
+
+async def test_a_key_that_is_echoed_in_pieces_reaches_no_answer() -> None:
+    events = EVENTS.replace(b"posi", KEY[:9].encode()).replace(b"tive", KEY[9:].encode())
+    async with serving(streamed(events)) as server, client(server.base_url) as sender:
+        got = await sender.send(STREAM_CALL)
+    assert KEY not in repr(got)
+    assert got.json["choices"][0]["message"]["content"] == "[key]"
+
+
+async def test_a_cancelled_stream_is_cancelled_and_gives_its_place_back() -> None:
+    half = EVENTS.split(b"\n\n")[0] + b"\n\n"
+    begun = then_hang(http(chunk(half), "Transfer-Encoding: chunked"))
+    async with serving(begun, streamed(EVENTS)) as server, client(server.base_url, concurrency=1) as sender:
+        task = asyncio.create_task(sender.send(STREAM_CALL))
+        while not server.posts:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await sender.send(STREAM_CALL)).status == 200

@@ -33,7 +33,7 @@ from pipeline.errors import (
 )
 from pipeline.provider import faults
 from pipeline.provider.client import Client
-from pipeline.records import ApiCall, ApiReply, Billed
+from pipeline.records import STREAM_CUT, ApiCall, ApiReply, Billed
 from tests.provider.fault_server import (
     OK_BODY,
     Script,
@@ -54,6 +54,7 @@ from tests.provider.fault_server import (
 
 KEY = "sk-canary-0123456789abcdefghij"
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
+STREAM_CALL = ApiCall("POST", "/chat/completions", b'{"model":"m","stream":true}', b"", stream=True)
 NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
 CAP = 100_000
 
@@ -71,10 +72,10 @@ def client(base_url: str, **over: Any) -> Client:
     return Client(base_url=base_url, **{**usual, **over})
 
 
-async def outcome(send: Callable[[ApiCall], Awaitable[ApiReply]]) -> ApiReply | ProviderError:
+async def outcome(send: Callable[[ApiCall], Awaitable[ApiReply]], call: ApiCall = CALL) -> ApiReply | ProviderError:
     """The error as a caller sees it. In a frame of its own, so that its traceback holds no local of a test."""
     try:
-        return await send(CALL)
+        return await send(call)
     except ProviderError as error:
         return error
 
@@ -95,6 +96,8 @@ class Case:
     kind: str = ""
     billed: Billed = NO
     over: dict[str, Any] = field(default_factory=dict)
+    call: ApiCall = CALL
+    cut: str | None = None  # of a good reply: why its stream is not whole
 
     def __str__(self) -> str:
         return f"{self.ids}-{self.kind or 'good'}"
@@ -117,6 +120,42 @@ def limited(ids: str, **headers: str) -> Case:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     return Case(ids, reply(429, said("slow down"), fields), RateLimited, "rate_limited", NO)
 
+
+def event(*words: str, finish: str | None = None) -> bytes:
+    """A piece of a stream for each word."""
+    end = f'"{finish}"' if finish else "null"
+    chunks = (f'data: {{"choices":[{{"delta":{{"content":"{word}"}},"finish_reason":{end}}}]}}\n\n' for word in words)
+    return "".join(chunks).encode()
+
+
+def streams(data: bytes, *, ends: bool = True) -> bytes:
+    """A 200 in chunks; without its end the connection is what ends it."""
+    return http(chunk(data) + (chunk(b"") if ends else b""), "Transfer-Encoding: chunked")
+
+
+def slowly(*pieces: bytes, every_s: float, first_s: float = 0) -> Script:
+    """The pieces of a stream, with a wait before each."""
+
+    async def script(wire: Wire) -> None:
+        await wire.send(http(b"", "Transfer-Encoding: chunked"))
+        for place, piece in enumerate(pieces):
+            await asyncio.sleep(every_s if place else first_s)
+            await wire.send(chunk(piece))
+        await wire.closing.wait()
+
+    return script
+
+
+def streamed(
+    ids: str, script: Script, route: type[ProviderError] | None, kind: str = "", billed: Billed = NO, **more: Any
+) -> Case:
+    return Case(ids, script, route, kind, billed, call=STREAM_CALL, **more)
+
+
+WORDS = event("posi", "tive")
+PING = b": PING\n\n"
+DONE = b"data: [DONE]\n\n"
+STALL = {"idle_s": 0.25}
 
 PACKED = gzip.compress(OK_BODY)
 HTML = b"<!doctype html><html><head><title>Attention required</title></head></html>"
@@ -209,17 +248,71 @@ CASES = [
     Case("B10", reply(200, b'{"choices":[],"choices":[{"message":{"content":"last"}}]}'), None),
     Case("B14", reply(200, b'{"choices":[1],"usage":{"prompt_tokens":"4","total_tokens":-1}}'), None),
     Case("B17", echo, RunBlocked, "unauthorized", NO),
+    # S01 how a stream may end well
+    streamed("S01", raw(streams(WORDS + event("", finish="stop") + DONE)), None),
+    streamed("S01", raw(streams(WORDS + event("", finish="stop"))), None),
+    streamed("S01", raw(streams(WORDS + DONE)), None),
+    streamed("S01", raw(http(WORDS + DONE)), None),
+    streamed("S01", then_hang(streams(WORDS + DONE, ends=False)), None),
+    streamed("S01", then_reset(streams(WORDS + event("", finish="stop"), ends=False)), None),
+    streamed("S01", then_hang(streams(WORDS + event("", finish="stop"), ends=False)), None, over=STALL),
+    # S02 an end in good order, and nothing that says that it is one
+    streamed("S02", raw(streams(WORDS)), None, cut="without a finish_reason"),
+    streamed("S02", raw(streams(WORDS + b'data: {"choices":[{"del')), None, cut="without a finish_reason"),
+    streamed("S02", raw(streams(PING + event(""))), TransientError, "stream_cut", MAYBE),
+    streamed("S02", raw(http(chunk(b""), "Transfer-Encoding: chunked")), TransientError, "stream_cut", MAYBE),
+    # S03 the connection breaks
+    streamed("S03", then_reset(streams(WORDS, ends=False)), None, cut="broke off"),
+    streamed("S03", raw(streams(WORDS, ends=False)), None, cut="broke off"),
+    streamed("S03", raw(http(WORDS, length=len(WORDS) + 9)), None, cut="broke off"),
+    streamed("S03", then_reset(streams(PING, ends=False)), TransientError, "stream_cut", MAYBE),
+    streamed("S03", then_reset(http(b"", "Transfer-Encoding: chunked")), TransientError, "stream_cut", MAYBE),
+    streamed("S03", fin, TransientError, "disconnected", MAYBE),
+    # S04 silence between two pieces
+    streamed("S04", then_hang(streams(WORDS, ends=False)), None, over=STALL, cut="timeout_s.idle"),
+    streamed("S04", then_hang(streams(PING, ends=False)), TransientError, "stalled", MAYBE, over=STALL),
+    # S05 the whole takes too long
+    streamed("S05", slowly(WORDS, *[PING] * 99, every_s=0.05), None, over=SHORT, cut="timeout_s.total"),
+    streamed("S05", slowly(*[PING] * 99, every_s=0.05), TransientError, "timeout", MAYBE, over=SHORT),
+    streamed("S05", hang, TransientError, "timeout", MAYBE, over=SHORT),
+    # S06 an error inside
+    streamed("S06", raw(streams(b"data: " + said("x", code="429"))), RateLimited, "rate_limited", NO),
+    streamed("S06", raw(streams(WORDS + b"data: " + said("x", code="503"))), Overloaded, "overloaded", MAYBE),
+    streamed("S06", raw(streams(WORDS + b"data: " + said("upstream died"))), TransientError, "server_error", MAYBE),
+    streamed("S06", then_hang(streams(b"data: " + said("Insufficient balance") + b"\n\n")), RunBlocked, "balance", NO),
+    streamed("S06", raw(streams(b"data: " + said("x", type="content_filter"))), RowRejected, "content_policy", NO),
+    streamed("S06", raw(streams(b"event: error\ndata: overloaded\n\n")), Overloaded, "overloaded", NO),
+    # S07 no stream, although one was asked for
+    streamed("S07", reply(), None),
+    streamed("S07", reply(200, OK_BODY[:60]), AnswerUnusable, "bad_json", YES),
+    streamed("S07", raw(http(OK_BODY[:60], length=len(OK_BODY))), AnswerUnusable, "truncated_body", YES),
+    streamed("S07", reply(200, HTML), TransientError, "html_reply", MAYBE),
+    streamed("S07", reply(503, said("busy")), Overloaded, "overloaded", NO),
+    streamed("S07", reply(400, said("no stream here")), RowRejected, "bad_request", NO),
+    # S08 too much
+    streamed("S08", raw(streams(event("x" * 500) * (CAP // 500))), AnswerUnusable, "body_too_big", YES),
+    streamed("S08", raw(bomb(CAP * 500)), AnswerUnusable, "body_too_big", YES),
+    # S09 a hole
+    streamed("S09", raw(streams(WORDS + b"data: {\n\n" + WORDS + DONE)), None, cut="no JSON"),
+    streamed("S09", raw(streams(b"data: {\n\n" + WORDS + DONE)), TransientError, "stream_cut", MAYBE),
+    # S10 a stream that nobody asked for
+    Case("S10", raw(streams(WORDS + DONE)), AnswerUnusable, "stream_reply", YES),
+    # S11 a sign of life, and the silence before the first one
+    streamed("S11", slowly(*[PING] * 20, WORDS + DONE, every_s=0.05), None, over={"idle_s": 0.75}),
+    streamed("S11", slowly(WORDS + DONE, every_s=0.05, first_s=0.4), None, over=STALL),
 ]
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.fault(*c.ids.split())) for c in CASES], ids=str)
 async def test_a_fault_has_its_route_its_bill_and_one_request(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(case.script) as server, client(server.base_url, **case.over) as sender:
-        got = await outcome(sender.send)
+        got = await outcome(sender.send, case.call)
         posts = server.posts
     assert posts == 1
     if case.route is None:
         assert isinstance(got, ApiReply), got
+        assert (case.cut or "") in got.json.get(STREAM_CUT, "")
+        assert (STREAM_CUT in got.json) is (case.cut is not None)
         return
     assert isinstance(got, ProviderError), got
     assert (type(got), got.kind, got.billed) == (case.route, case.kind, case.billed), got
@@ -488,11 +581,13 @@ HEADERS = st.sampled_from([b"", b"Content-Encoding: gzip\r\n\r\n", b"Transfer-En
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-@given(STARTS, HEADERS, st.binary(max_size=200))
-def test_any_bytes_at_all_are_a_reply_or_a_provider_error(start: bytes, headers: bytes, rest: bytes) -> None:
+@given(STARTS, HEADERS, st.binary(max_size=200), st.sampled_from([CALL, STREAM_CALL]))
+def test_any_bytes_at_all_are_a_reply_or_a_provider_error(
+    start: bytes, headers: bytes, rest: bytes, call: ApiCall
+) -> None:
     async def once() -> ApiReply | ProviderError:
         async with serving(raw(start + headers + rest)) as server, client(server.base_url) as sender:
-            return await outcome(sender.send)
+            return await outcome(sender.send, call)
 
     got = asyncio.run(once())
     if isinstance(got, ProviderError):

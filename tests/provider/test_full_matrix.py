@@ -16,19 +16,38 @@ import pytest
 from pipeline.errors import AnswerUnusable, RateLimited, RowRejected, RunBlocked, RunPaused, TransientError
 from pipeline.provider.client import Client
 from pipeline.records import Billed, Outcome, Status
-from tests.provider.fault_server import OK_BODY, Wire, fin, http, reply, serving
-from tests.provider.test_fault_matrix import CASES, KEY, Case, client, closed_port, foreign_tls, resolving
+from tests.provider.fault_server import OK_BODY, Wire, fin, http, raw, reply, serving, then_hang
+from tests.provider.test_fault_matrix import (
+    CASES,
+    DONE,
+    KEY,
+    WORDS,
+    Case,
+    client,
+    closed_port,
+    foreign_tls,
+    resolving,
+    streams,
+)
 from tests.provider.wiring import MAX_ATTEMPTS, Books, asked, wired
 
 __all__ = ["foreign_tls"]
 
 
 async def through(
-    server_url: str, books: Books, *, rows: int = 1, over: dict[str, Any] | None = None, **wire: Any
+    server_url: str,
+    books: Books,
+    *,
+    rows: int = 1,
+    over: dict[str, Any] | None = None,
+    stream: bool = False,
+    **wire: Any,
 ) -> list[Outcome | BaseException]:
     async with Client(**settings_of(server_url, over or {})) as sender:
         send = wired(sender, books, **wire)
-        return await asyncio.gather(*(asked(send, number) for number in range(rows)), return_exceptions=True)
+        return await asyncio.gather(
+            *(asked(send, number, stream=stream) for number in range(rows)), return_exceptions=True
+        )
 
 
 def settings_of(base_url: str, over: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +90,7 @@ REFUSED = matrix(lambda case: case.route is RateLimited)
 async def test_a_fault_that_lasts_costs_a_row_what_its_class_allows_and_no_more(case: Case) -> None:
     books = Books()
     async with serving(case.script) as server:
-        (got,) = await through(server.base_url, books, over=case.over)
+        (got,) = await through(server.base_url, books, over=case.over, stream=case.call.stream)
         posts = server.posts
     assert posts == len(books.sent_for) == most_requests(case)
     if case.route is RunBlocked:
@@ -87,7 +106,7 @@ async def test_a_fault_that_lasts_costs_a_row_what_its_class_allows_and_no_more(
 async def test_a_fault_that_passes_is_survived(case: Case) -> None:
     books = Books()
     async with serving(case.script, reply()) as server:
-        (got,) = await through(server.base_url, books, over=case.over)
+        (got,) = await through(server.base_url, books, over=case.over, stream=case.call.stream)
         assert server.posts == 2
     assert isinstance(got, Outcome), got
     assert (got.status, got.text, got.attempts) == (Status.OK, "positive", 2)
@@ -99,7 +118,7 @@ async def test_a_refusal_fails_no_row_and_each_costs_one_request(case: Case) -> 
     """How it ends when refusals last for good is shown on a held clock, in test_limiter."""
     books = Books()
     async with serving(*[case.script] * (MAX_ATTEMPTS - 1), reply()) as server:
-        (got,) = await through(server.base_url, books, over=case.over)
+        (got,) = await through(server.base_url, books, over=case.over, stream=case.call.stream)
         assert server.posts == MAX_ATTEMPTS
     assert isinstance(got, Outcome), got
     assert (got.status, got.attempts) == (Status.OK, MAX_ATTEMPTS)
@@ -110,8 +129,28 @@ async def test_a_refusal_fails_no_row_and_each_costs_one_request(case: Case) -> 
 async def test_an_odd_reply_that_can_be_read_costs_one_request(case: Case) -> None:
     books = Books()
     async with serving(case.script) as server:
-        await through(server.base_url, books, over=case.over)
+        await through(server.base_url, books, over=case.over, stream=case.call.stream)
         assert server.posts == len(books.sent_for) == 1
+
+
+@pytest.mark.parametrize("case", matrix(lambda case: case.cut is not None), ids=str)
+async def test_words_of_a_stream_that_was_cut_are_kept_as_a_truncated_answer_that_is_paid(case: Case) -> None:
+    books = Books()
+    async with serving(case.script) as server:
+        (got,) = await through(server.base_url, books, over=case.over, stream=True)
+        assert server.posts == 1
+    assert isinstance(got, Outcome), got
+    assert (got.status, got.text, got.finish_reason) == (Status.TRUNCATED, "positive", None)
+    assert (got.billed, got.attempts, got.kind) == (Billed.YES, 1, None)
+    assert (case.cut or "") in (got.error or "")
+
+
+@pytest.mark.parametrize("case", matrix(lambda case: case.ids == "S01"), ids=str)
+async def test_a_stream_that_is_whole_is_an_answer_like_any_other(case: Case) -> None:
+    async with serving(case.script) as server:
+        (got,) = await through(server.base_url, Books(), over=case.over, stream=True)
+    assert isinstance(got, Outcome), got
+    assert (got.status, got.text, got.error) == (Status.OK, "positive", None)
 
 
 @pytest.mark.fault("N01")
@@ -208,6 +247,30 @@ async def test_time_outs_among_good_answers_end_the_run_once_they_are_too_many()
     assert paused
     assert "endpoint.timeout_s.total" in str(paused[0])
     assert not [each for each in got if isinstance(each, Outcome) and each.status is Status.FAILED]
+
+
+@pytest.mark.fault("S05")
+async def test_streams_that_the_time_out_cuts_off_end_the_run_once_they_are_too_many() -> None:
+    """Each keeps its words, so each would pass for an answer, and nobody would notice that none is whole."""
+    count = 0
+
+    async def some_hang(wire: Wire) -> None:
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            await then_hang(streams(WORDS, ends=False))(wire)
+        else:
+            await raw(streams(WORDS + DONE))(wire)
+
+    books = Books()
+    over = {"total_s": 0.3, "concurrency": 64}
+    async with serving(some_hang) as server:
+        # More than can be on their way at once before the first is cut off.
+        got = await through(server.base_url, books, rows=600, over=over, stream=True)
+    paused = [each for each in got if isinstance(each, RunPaused)]
+    assert paused
+    assert "endpoint.timeout_s.total" in str(paused[0])
+    assert {each.status for each in got if isinstance(each, Outcome)} == {Status.OK, Status.TRUNCATED}
 
 
 @pytest.mark.fault("N19")

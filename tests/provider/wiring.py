@@ -17,7 +17,7 @@ from pipeline.provider.client import Client
 from pipeline.provider.endpoints.chat import dialogue
 from pipeline.provider.limiter import Limiter
 from pipeline.provider.retry import retry
-from pipeline.records import ApiReply, Model, Outcome, Prompt, Row, Send
+from pipeline.records import ApiReply, Model, Outcome, Prompt, Row, Send, Terms
 
 FASTER = 1000.0
 MAX_ATTEMPTS = 6
@@ -93,7 +93,10 @@ def _awaiting() -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
-async def asked(send: Send, number: int = 0) -> Outcome:
+async def asked(send: Send, number: int = 0, *, stream: bool = False) -> Outcome:
     """One row through the wire, as the run asks it. Raises RunBlocked and RunPaused."""
-    exchange = dialogue(Model("m", {"max_tokens": 20}))(Prompt([{"role": "user", "content": f"row {number}"}]))
+    terms = Terms(stream=stream)
+    exchange = dialogue(Model("m", {"max_tokens": 20}), None, terms)(
+        Prompt([{"role": "user", "content": f"row {number}"}])
+    )
     return await ask(send, Row(number, None, {}), f"{number:032x}", exchange, next(exchange), witness=Books())

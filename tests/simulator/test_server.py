@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import os
 import signal
@@ -18,6 +19,8 @@ import orjson
 import pytest
 
 from pipeline.errors import SpecError
+from pipeline.provider.stream import Stream
+from pipeline.records import STREAM_CUT
 from pipeline.simulator import Settings, Simulator, serve
 from pipeline.simulator.faults import FAULTS, GROUPS
 
@@ -132,6 +135,52 @@ async def test_a_stream_says_the_same_word_by_word() -> None:
         assert chunks[-1]["choices"] == [] and chunks[-1]["usage"] == whole["usage"]
 
 
+async def streamed(kind: str | None, **asked: Any) -> Stream:
+    """What a reader of streams makes of a reply under a fault; what had come when nothing more did."""
+    async with running(faults={kind: 1.0} if kind else {}) as client:
+        body = orjson.dumps(chat(stream=True, stream_options={"include_usage": True}, **asked))
+        stream = Stream()
+        async with client.session.post(client.root + "/v1/chat/completions", data=body) as reply:
+            assert reply.headers["Content-Type"] == "text/event-stream"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5 if kind == "stream_stall" else 20):
+                    while piece := await reply.content.readany():
+                        stream.feed(piece)
+        stream.end()
+        return stream
+
+
+@pytest.mark.parametrize("kind", [None, "stream_comments", "stream_accent", "stream_no_done", "slow_body"])
+async def test_a_stream_of_any_good_accent_says_what_the_whole_reply_says(kind: str | None) -> None:
+    async with running() as client:
+        whole = (await client.post(chat()))[1]
+    read = (await streamed(kind)).completion("cut")
+    assert read is not None
+    (choice,) = read["choices"]
+    assert choice["message"]["content"] == whole["choices"][0]["message"]["content"]
+    assert (choice["finish_reason"], read["usage"]) == ("stop", whole["usage"])
+    assert STREAM_CUT not in read and "error" not in read
+
+
+@pytest.mark.parametrize("kind", ["stream_cut", "stream_stall", "stream_error"])
+async def test_half_a_stream_says_half_and_how_it_ends(kind: str) -> None:
+    async with running() as client:
+        text = (await client.post(chat()))[1]["choices"][0]["message"]["content"]
+    read = (await streamed(kind)).completion("cut")
+    assert read is not None
+    content = read["choices"][0]["message"]["content"]
+    assert content and text.startswith(content) and content != text
+    assert ("error" in read) is (kind == "stream_error")
+    assert read.get(STREAM_CUT) == (None if kind == "stream_error" else "cut")
+
+
+@pytest.mark.parametrize("kind", GROUPS["streams"])
+async def test_a_fault_of_streams_leaves_a_whole_reply_as_it_is(kind: str) -> None:
+    async with running() as client, running(faults={kind: 1.0}) as faulty:
+        good, spoiled = (await client.post(chat()))[1], (await faulty.post(chat()))[1]
+        assert {**good, "created": 0} == {**spoiled, "created": 0}
+
+
 @pytest.mark.parametrize("headers", [True, False])
 async def test_too_many_requests_are_told_with_or_without_headers(headers: bool) -> None:
     async with running(requests_per_minute=2, rate_headers=headers) as client:
@@ -198,10 +247,12 @@ async def sent(client: Client, body: Any, *, patience_s: float = 20) -> str:
         return type(exc).__name__
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", list(FAULTS))
-async def test_every_fault_is_sent_counted_and_billed_as_its_table_says(kind: str) -> None:
+async def test_every_fault_is_sent_counted_and_billed_as_its_table_says(kind: str, stream: bool) -> None:
+    endless = kind == "hang" or (stream and kind == "stream_stall")
     async with running(faults={kind: 1.0}) as client:
-        end = await sent(client, chat(), patience_s=0.3 if kind == "hang" else 20)
+        end = await sent(client, chat(stream=stream), patience_s=0.3 if endless else 20)
         while (await client.stats())["in_flight"]:
             await asyncio.sleep(0.01)
         stats = await client.stats()
@@ -212,6 +263,7 @@ async def test_every_fault_is_sent_counted_and_billed_as_its_table_says(kind: st
         assert (stats["total_tokens"] > 0) is fault.billed
         expected = {
             "hang": "TimeoutError",
+            "stream_stall": "TimeoutError" if stream else "200",
             "reset_before": "ClientOSError",
             "reset_after": "ClientOSError",
             "close_before": "ServerDisconnectedError",

@@ -19,7 +19,8 @@ GOOD = [
     "input: [a.csv, b.csv]\nprompt: {user: x, attachments: []}\nmodel: {name: m, temperature: 0, top_k: 3}\n",
     "input: {path: [a.csv], id: i}\nprompt: {messages: [{role: user, content: x}]}\nmodel: m\noutput: {prefix: x}\n",
     BASE + "limits:\nendpoint:\nretry:\nbudget:\nprices:\noutput:\nanswer:\nname:\n",
-    BASE + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5}, allow_http: true, proxy: null}\n",
+    BASE
+    + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5, idle: 2}, stream: true, allow_http: true, proxy: null}\n",
     BASE + "budget: {usd: null, tokens: null}\nprices: {per_request: 0.1}\noutput: data/out/x\n",
     "input: a.csv\nprompt: {user: x, attachments: [a, {column: b, as: file, optional: true}]}\nmodel: m\n",
     "input: a.csv\nprompt: {user: x, attachments: [{file: a.pdf}, {url: 'https://a.example/', detail: low}]}\n"

@@ -1,7 +1,7 @@
 """``POST /chat/completions``: the dialogue that most of the world's gateways speak, each with an accent of its own.
 
-One call per prompt, never streamed. What comes back is read as broadly as it is written: a completion is refused only
-when nothing in it can be an answer.
+One call per prompt; a streamed reply arrives here as the whole it adds up to. What comes back is read as broadly as it
+is written: a completion is refused only when nothing in it can be an answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipeline.errors import AnswerUnusable, RowRejected, SpecError
 from pipeline.provider.endpoints._json import canonical, excerpt
 from pipeline.provider.endpoints._parts import Spoken, speak
 from pipeline.records import (
+    STREAM_CUT,
     ApiCall,
     ApiReply,
     Billed,
@@ -33,6 +34,8 @@ from pipeline.records import (
 
 _PATH = "/chat/completions"
 _TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, not what is asked
+_WHOLE = b',"stream":false}'
+_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 _OURS = frozenset({"model", "messages"})
 _PLAIN = Terms()
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -61,15 +64,15 @@ def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> D
     with it, ``form.repair`` times.
     """
     if form is not None:
-        return _typed_dialogue(model, form)
-    encode = _encoder(model)
+        return _typed_dialogue(model, form, terms)
+    encode = _encoder(model, terms.stream)
 
     def exchange(prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
         body, question = encode(spoken.messages)
         if spoken.attachments:
             question = encode(spoken.asked)[1]
-        call = ApiCall("POST", _PATH, body, question, attachments=spoken.attachments, attached_bytes=spoken.bytes)
+        call = _call(spoken, body, question, terms)
         del prompt, spoken, body  # of the attachments nothing but the call itself is kept while it is under way
         reply = yield call
         return _completion(reply)
@@ -77,7 +80,7 @@ def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> D
     return exchange
 
 
-def _typed_dialogue(model: Model, form: Form) -> Dialogue:
+def _typed_dialogue(model: Model, form: Form, terms: Terms) -> Dialogue:
     if "response_format" in model.params:
         raise SpecError("model.response_format stands beside answer; the answer block makes it, remove it")
     encoders: dict[str, Callable[[Sequence[Message]], tuple[bytes, bytes]]] = {}
@@ -90,10 +93,9 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
         if mode not in encoders:
             response_format = form.response_format()
             extra = {} if response_format is None else {"response_format": response_format}
-            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}))
+            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}), terms.stream)
         body, _ = encoders[mode](_instructed(messages, form.instructions()))
-        made = ApiCall("POST", _PATH, body, question, attachments=spoken.attachments, attached_bytes=spoken.bytes)
-        return made, mode
+        return _call(spoken, body, question, terms), mode
 
     def ask(
         spoken: Spoken, messages: Sequence[Message], question: bytes = b""
@@ -126,6 +128,18 @@ def _typed_dialogue(model: Model, form: Form) -> Dialogue:
     return exchange
 
 
+def _call(spoken: Spoken, body: bytes, question: bytes, terms: Terms) -> ApiCall:
+    return ApiCall(
+        "POST",
+        _PATH,
+        body,
+        question,
+        stream=terms.stream,
+        attachments=spoken.attachments,
+        attached_bytes=spoken.bytes,
+    )
+
+
 _FORM_REFUSED = frozenset({"bad_request", "unprocessable", "unsupported_media_type", "not_implemented"})
 """Kinds of refusal that may mean the form and not the row."""
 
@@ -140,7 +154,7 @@ def _instructed(messages: Sequence[Message], words: str | None) -> Sequence[Mess
     return [{"role": "system", "content": words}, *messages]
 
 
-def _encoder(model: Model) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
+def _encoder(model: Model, stream: bool = False) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
     """From messages to body and question. All but the messages is written once, for a million rows."""
     for name in sorted(_OURS & model.params.keys()):
         raise SpecError(f"model.{name} is no parameter; the job says it elsewhere (model.name, prompt)")
@@ -151,7 +165,7 @@ def _encoder(model: Model) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]
         raise SpecError(f"model: a parameter cannot be sent: {exc}") from None
     before = b"{" + b"".join(pair + b"," for name, pair in written if name < "messages") + b'"messages":'
     after = b"".join(b"," + pair for name, pair in written if name > "messages")
-    question_end, body_end = after + b"}", after + b',"stream":false}'
+    question_end, body_end = after + b"}", after + (_STREAMED if stream else _WHOLE)
 
     def encode(messages: Sequence[Message]) -> tuple[bytes, bytes]:
         start = before + _messages(messages)
@@ -187,6 +201,9 @@ def _completion(reply: ApiReply) -> Completion:
     finish = choice.get("finish_reason")
     finish = finish if isinstance(finish, str) else None
     status = _status(finish, text, refusal)
+    cut = _text(json.get(STREAM_CUT))
+    if cut is not None and status is Status.OK:
+        status = Status.TRUNCATED
     if status is None:
         raise _nothing(reply, message, finish)
     return Completion(
@@ -197,6 +214,7 @@ def _completion(reply: ApiReply) -> Completion:
         request_id=_request_id(reply),
         refusal=refusal,
         reasoning=reasoning,
+        problems=cut,
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import AnswerUnusable, RowRejected, SpecError
 from pipeline.provider.endpoints import chat
 from pipeline.provider.endpoints._json import canonical
-from pipeline.records import ApiCall, ApiReply, Billed, Completion, Model, Prompt, Status, Usage
+from pipeline.records import STREAM_CUT, ApiCall, ApiReply, Billed, Completion, Model, Prompt, Status, Terms, Usage
 
 PROMPT = Prompt([{"role": "user", "content": "Hi, ü"}])
 USAGE = Usage(4, 1, 5)
@@ -61,6 +61,22 @@ def test_the_call_asks_for_no_stream_and_its_question_does_not_mention_it() -> N
 
 def test_stream_in_the_parameters_changes_neither_body_nor_question() -> None:
     assert call(stream=True, stream_options={"include_usage": True}) == call()
+
+
+def test_a_streamed_call_asks_the_same_question() -> None:
+    asked = next(chat.dialogue(Model("m", {"max_tokens": 5}), None, Terms(stream=True))(PROMPT))
+    body = orjson.loads(asked.body)
+    assert (body.pop("stream"), body.pop("stream_options"), asked.stream) == (True, {"include_usage": True}, True)
+    plain = call(max_tokens=5)
+    assert asked.question == plain.question
+    assert {**body, "stream": False} == orjson.loads(plain.body)
+
+
+def test_a_stream_that_was_cut_is_a_truncated_answer_that_says_why() -> None:
+    cut = complete({**message(None, content="posi"), STREAM_CUT: "it broke off"})
+    assert (cut.status, cut.text, cut.finish_reason, cut.problems) == (Status.TRUNCATED, "posi", None, "it broke off")
+    refused = complete({**message(None, content=None, refusal="I ca"), STREAM_CUT: "it broke off"})
+    assert (refused.status, refused.refusal) == (Status.REFUSAL, "I ca")
 
 
 def test_a_whole_float_asks_the_same_as_the_integer() -> None:
