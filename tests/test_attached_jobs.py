@@ -128,7 +128,7 @@ def _run(asked: Job) -> Summary:
 
 
 def test_a_finished_job_is_looked_at_by_the_times_of_its_files_alone(
-    simulate: Simulate,  # noqa: F811
+    simulate: Simulate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attachments, "_SETTLED_NS", 0)
@@ -154,7 +154,7 @@ def test_a_finished_job_is_looked_at_by_the_times_of_its_files_alone(
     assert endpoint.stats()["requests"] == 5
 
 
-def test_just_written_files_are_looked_at_again_though_nothing_tells(simulate: Simulate) -> None:  # noqa: F811
+def test_just_written_files_are_looked_at_again_though_nothing_tells(simulate: Simulate) -> None:
     """Same size, and times that a coarse clock left alike: the list of keys must not be trusted."""
     endpoint = simulate()
     _run(job(base_url=endpoint.base_url))
