@@ -173,6 +173,16 @@ class Job:
             return self.unsendable(row, exc)
         return self.opened(row, prompt)
 
+    def asked(self, row: Row) -> bytes:
+        """The question that ``ready`` would give, without writing out what is attached."""
+        try:
+            prompt = self.prompt(row)
+        except UNSENDABLE as exc:
+            return self.unsendable(row, exc).question
+        if prompt.attachments:
+            prompt = replace(prompt, attachments=[replace(one, content=None) for one in prompt.attachments])
+        return self.opened(row, prompt).question
+
     def prompt(self, row: Row) -> Prompt:
         """The part that may wait for a disk; safe in a thread. Raises one of UNSENDABLE, and StorageError."""
         prompt = self.templates.render(row)

@@ -117,7 +117,7 @@ def list_keys(job: Job, known: Keys | None, tick: Callable[[int], None] = lambda
     keys = Keys(has_ids=job.spec.input.id is not None)
     for rows in job.source.rows(job.used):
         for row in rows:
-            keys.add(row.id, job.ready(row).question)
+            keys.add(row.id, job.asked(row))
         tick(len(keys))
     return keys
 

@@ -113,6 +113,16 @@ def test_a_kept_list_of_keys_is_trusted_only_while_no_file_was_touched(here: Pat
     assert not kept()
 
 
+@pytest.mark.parametrize("form", [None, "file", "file_url"])
+@pytest.mark.parametrize(
+    "cell", ["1.png", "guide.pdf", "gone.png", None, "https://a.example/x.png", "data:,x", "job.yaml"]
+)
+def test_a_row_is_listed_under_the_question_that_it_is_sent_with(cell: str | None, form: str | None) -> None:
+    asked = job([{"column": "photo", "as": form}, {"file": "guide.pdf"}])
+    row = Row(0, "a", {"photo": cell})
+    assert asked.asked(row) == asked.ready(row).question
+
+
 def test_files_are_read_in_no_row_that_is_invalid_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(shelf: Shelf, path: str) -> bytes:
         raise AssertionError(path)

@@ -337,21 +337,6 @@ def test_a_budget_needs_the_most_that_an_attachment_costs_and_counts_it(album: A
     assert requests(album) == 20
 
 
-def test_a_known_allowance_of_tokens_is_not_spent_on_bytes_of_pictures(tmp_path: Path, simulate: Simulate) -> None:
-    """As text, each of these would be 400,000 tokens: the second request would wait for four minutes."""
-    endpoint = simulate(tokens_per_minute=100_000)
-    job = Album(tmp_path, endpoint.base_url, concurrency=4)
-    job.more["model"] = {"name": "m", "max_tokens": 20}
-    job.ask("photo")
-    job.pictures(6)
-    for place in range(6):
-        job.put(f"{place}.png", png(place, 1_000_000))
-    job.more["limits"] = {"concurrency": 4, "tokens_per_minute": 100_000}
-    done = job.run()
-    assert done.returncode == 0, done.stderr
-    assert endpoint.stats()["by_status"] == {"200": 6}
-
-
 def test_typed_answers_about_pictures_resume_as_well(tmp_path: Path, simulate: Simulate) -> None:
     endpoint = simulate()
     job = Album(tmp_path, endpoint.base_url)

@@ -103,6 +103,22 @@ def test_honest_headers_about_what_is_left_slow_nobody_down_who_keeps_the_limit(
     assert server.refused_share <= 0.005
 
 
+def test_tokens_are_not_reserved_for_the_bytes_of_pictures() -> None:
+    """As text, each of these would be 300,000 tokens, and hold the next one up until its reply says otherwise."""
+    picture = ApiCall("POST", "/", b"x" * 1_000_400, attachments=1, attached_bytes=1_000_000)
+
+    async def after_a_minute(_call: ApiCall) -> ApiReply:
+        await asyncio.sleep(60)
+        return REPLY
+
+    async def main() -> float:
+        send = a_limiter(tokens_per_minute=100_000, max_output_tokens=100).limit(after_a_minute)
+        await asyncio.gather(*(send(picture) for _ in range(3)))
+        return clock() - START_S
+
+    assert held(main()) < 65
+
+
 def test_input_and_output_tokens_have_allowances_of_their_own() -> None:
     server = Server(Bucket(1e9, 1e9), cost=lambda _rng: 300.0)
 
