@@ -35,6 +35,8 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
         yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'}{skipped})"
     if job.spec.prompt.attachments:
         yield f"attachments: ok ({_attached(job)})"
+    if job.spec.samples > 1 and job.model.params.get("temperature") == 0 and "seed" not in job.model.params:
+        yield f"samples: model.temperature is 0, so all {job.spec.samples} samples of a row may well be the same"
     yield f"output: ok ({check_folder(job)})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"

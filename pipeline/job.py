@@ -12,6 +12,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -21,11 +22,11 @@ from pipeline.attachments import Attach, Wanted
 from pipeline.errors import InputError, PipelineError, RowRejected, SpecError, Unattachable
 from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
-from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
+from pipeline.records import MOST_GROWTH, ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
 from pipeline.storage.attachments import Shelf
-from pipeline.storage.output import STEP, added_names, refuse_clashes, refuse_own_tables
+from pipeline.storage.output import SAMPLES, STEP, added_names, agreement_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Job:
         self.shelf, self.attach = _attach(spec)
         self.model = Model(spec.model.name, spec.model.params)
         self.form = _form(spec)
+        self._refuse_no_room_to_grow()
         self.dialogue = dialogue_of(spec.endpoint.kind)(self.model, self.form, terms_of(spec))
         self.source = Source(
             Selection(
@@ -70,7 +72,7 @@ class Job:
         self.source.check(self.used)
         self._refuse_field_names()
         self._refuse_unknown_gold()
-        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
+        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, list(self.fields), spec.samples))
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
@@ -84,6 +86,20 @@ class Job:
         caps = [params[name] for name in ("max_completion_tokens", "max_tokens") if type(params.get(name)) is int]
         choices = params.get("n")
         return max(caps) * (choices if type(choices) is int and choices > 1 else 1) if caps else None
+
+    @property
+    def most_output_tokens(self) -> int | None:
+        """The same, where a cut answer is asked for again with more room."""
+        cap = self.max_output_tokens
+        grows = self.spec.on.truncated == "retry_with_more_tokens"
+        return cap * MOST_GROWTH if grows and cap is not None else cap
+
+    def _refuse_no_room_to_grow(self) -> None:
+        if self.spec.on.truncated == "retry_with_more_tokens" and self.max_output_tokens is None:
+            raise SpecError(
+                "on.truncated: retry_with_more_tokens needs model.max_tokens (or max_completion_tokens): it asks again "
+                "with twice and four times that"
+            )
 
     def _refuse_unkept_budget(self) -> None:
         budget = self.spec.budget
@@ -111,7 +127,8 @@ class Job:
         return {} if self.form is None else {part.name: part.column for part in self.form.spec.fields}
 
     def _refuse_field_names(self) -> None:
-        taken = {STEP, *added_names("")} & self.fields.keys()
+        votes = [SAMPLES, *agreement_names(self.fields)] if self.spec.samples > 1 else []
+        taken = {STEP, *votes, *added_names("")} & self.fields.keys()
         if taken:
             raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
 
@@ -160,6 +177,7 @@ class Job:
             messages,
             spec.input.id,
             *([] if self.form is None else [dict(self.form.schema)]),
+            *([["samples", spec.samples]] if spec.samples > 1 else []),
             *([["attachments", *self.attach.question]] if spec.prompt.attachments else []),
         ]
         whole = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -180,7 +198,7 @@ class Job:
         except UNSENDABLE as exc:
             return self.unsendable(row, exc).question
         if prompt.attachments:
-            prompt = replace(prompt, attachments=[replace(one, content=None) for one in prompt.attachments])
+            prompt = prompt._replace(attachments=[replace(one, content=None) for one in prompt.attachments])
         return self.opened(row, prompt).question
 
     def prompt(self, row: Row) -> Prompt:
@@ -219,7 +237,16 @@ def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
 
 
 def terms_of(spec: JobSpec) -> Terms:
-    return Terms(stream=spec.endpoint.stream)
+    on = spec.on
+    return Terms(
+        stream=spec.endpoint.stream,
+        samples=spec.samples,
+        truncated=on.truncated,
+        filtered=on.filtered,
+        refusal=on.refusal,
+        empty=on.empty,
+        invalid_answer=on.invalid_answer,
+    )
 
 
 def dialogue_of(kind: str) -> Callable[[Model, Form | None, Terms], Dialogue]:

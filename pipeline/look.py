@@ -265,4 +265,6 @@ def _joined(job: Job) -> Join:
     found = must_know(job.folder)
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
-    return Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)
+    return Join(
+        job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields, samples=job.spec.samples
+    )

@@ -34,18 +34,11 @@ class Status(StrEnum):
     TRUNCATED = "truncated"  # cut by the output limit (finish_reason length)
     FILTERED = "filtered"  # cut or withheld by a content filter
     REFUSAL = "refusal"  # the model declined in the refusal field; the words are in ``error``
+    EMPTY = "empty"  # nothing in it, and the job keeps that
     INVALID_ANSWER = "invalid_answer"  # paid for, but not what the job asked for
     INVALID_INPUT = "invalid_input"  # not sent, not paid
     FAILED = "failed"
     PENDING = "pending"
-
-    @property
-    def answered(self) -> bool:
-        """Whether the row has its answer (perhaps a flagged one) and needs no further request."""
-        return self in ANSWERED
-
-
-ANSWERED = frozenset({Status.OK, Status.TRUNCATED, Status.FILTERED, Status.REFUSAL})
 
 
 class Row(NamedTuple):
@@ -99,6 +92,10 @@ class Terms:
     refusal: str = "keep"  # keep, fail
     empty: str = "fail"  # keep, retry, fail
     invalid_answer: str = "fail"  # keep, fail
+
+
+MOST_GROWTH = 4
+"""So many times the job's cap on output tokens ``retry_with_more_tokens`` goes up to, by doubling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +187,14 @@ STREAM_CUT = "stream_cut"
 """Member of a reply's JSON that tells, in words, what cut its stream before the answer was whole. Put there by us."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Votes(NamedTuple):
+    """Several samples of one row."""
+
+    samples: Sequence[str | None]  # their texts, in the order of asking; None where there is none
+    agreement: Mapping[str, float]  # by field ("" without fields): the share of samples that gave the value taken
+
+
+class Completion(NamedTuple):
     """What the model said."""
 
     text: str | None
@@ -204,6 +207,8 @@ class Completion:
     fields: Mapping[str, Any] | None = None  # the typed answer, where the job asks for one
     step: str | None = None  # how it was read: as_is, repaired, re_asked
     problems: str | None = None  # why there is no typed answer, or no whole one
+    kind: str | None = None  # of the failure that the job makes of it; None: it is an answer
+    votes: Votes | None = None
 
 
 class Outcome(NamedTuple):
@@ -229,6 +234,12 @@ class Outcome(NamedTuple):
     fields: Mapping[str, Any] | None = None
     step: str | None = None
     earlier: Usage = NO_USAGE  # of the row's replies before the last, which are in the ledger on their own
+    votes: Votes | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the row has its answer (perhaps a flagged one) and needs no further request."""
+        return self.kind is None
 
 
 class Form(Protocol):

@@ -360,7 +360,9 @@ class _OneRun:
         job = self.job
         if known.plan is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
-        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields)
+        join = Join(
+            job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields, job.spec.samples
+        )
         publish(self.files, job.folder, join, job.spec.input.id)
         evaluation = evaluated(job, join)
         code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0

@@ -175,7 +175,7 @@ class Sending:
         self.checkpoint.record(outcome)
         if outcome.attempts:
             self.ledger.add(outcome.billed, outcome.usage)
-        if outcome.status.answered:
+        if outcome.answered:
             self.counts.answered += 1
         else:
             self.counts.failed += 1
@@ -450,7 +450,7 @@ def limits_of(job: Job) -> Limits:
 
 def purses_of(job: Job, before: Totals) -> list[Purse]:
     """The job's budget, less what earlier runs spent; none without a cap on answers (see ``Job``)."""
-    budget, cap = job.spec.budget, job.max_output_tokens
+    budget, cap = job.spec.budget, job.most_output_tokens
     if cap is None:
         return []
     each = job.spec.attachments.max_tokens or 0  # named wherever there is a budget and something attached

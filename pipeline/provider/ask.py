@@ -249,7 +249,7 @@ async def _turn(send: Send, talk: _Talk) -> None:
     """One call, and what the exchange makes of its reply."""
     try:
         talk.heard(await send(talk.open()))
-    except RowRejected as error:
+    except (RowRejected, AnswerUnusable) as error:
         talk.refused(error)
     except ProviderError as error:
         talk.failed(error)
@@ -307,8 +307,8 @@ class _Talk:
         else:
             self._go_on(following, reply)
 
-    def refused(self, error: RowRejected) -> None:
-        """The exchange may ask in another way."""
+    def refused(self, error: RowRejected | AnswerUnusable) -> None:
+        """The exchange may ask in another way, or go on without this reply."""
         following = self._advance(error)
         if isinstance(following, ApiCall):
             self._witness.superseded(self._key, error)
@@ -335,10 +335,10 @@ class _Talk:
         self._witness.ended(outcome)
         self.outcome = outcome
 
-    def _advance(self, said: ApiReply | RowRejected) -> ApiCall | Outcome:
-        """The exchange's next call, or how it ended. A refusal is put to it first: it may raise it."""
+    def _advance(self, said: ApiReply | RowRejected | AnswerUnusable) -> ApiCall | Outcome:
+        """The exchange's next call, or how it ended. What failed for good is put to it first: it may raise that."""
         try:
-            if isinstance(said, RowRejected):
+            if isinstance(said, ProviderError):
                 return self._exchange.throw(said)
             self._reply = said
             return self._exchange.send(said)
@@ -350,7 +350,7 @@ class _Talk:
         except PipelineError:
             raise
         except Exception as fault:
-            if isinstance(said, RowRejected):
+            if isinstance(said, ProviderError):
                 raise
             raise ReplyLost(said) from fault
 
@@ -368,7 +368,7 @@ def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Ou
         row=row,
         status=completion.status,
         text=completion.text,
-        kind=Status.INVALID_ANSWER if completion.status is Status.INVALID_ANSWER else None,
+        kind=completion.kind,
         error=completion.problems or completion.refusal,
         finish_reason=completion.finish_reason,
         model=completion.model,
@@ -379,9 +379,10 @@ def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Ou
         attempts=reply.attempts,
         latency_s=reply.latency_s,
         reasoning=completion.reasoning,
-        permanent=completion.status is Status.INVALID_ANSWER,
+        permanent=completion.kind is not None,
         fields=completion.fields,
         step=completion.step,
+        votes=completion.votes,
     )
 
 

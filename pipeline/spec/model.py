@@ -166,6 +166,21 @@ class AnswerBlock(Block):
         return self
 
 
+class OnSpec(Block):
+    """What becomes of an answer that is not plainly ok."""
+
+    truncated: Literal["keep", "retry_with_more_tokens", "fail"] = Field(
+        default="keep",
+        description="Cut by the output limit; more tokens: asked again with twice and four times the cap.",
+    )
+    filtered: Literal["keep", "fail"] = Field(default="keep", description="A content filter cut in.")
+    refusal: Literal["keep", "fail"] = Field(default="keep", description="The model declined to answer.")
+    empty: Literal["fail", "keep", "retry"] = Field(default="fail", description="Nothing in it; retry: once more.")
+    invalid_answer: Literal["fail", "keep"] = Field(
+        default="fail", description="Not what the answer block asks for; kept, its fields are null."
+    )
+
+
 class EvaluateSpec(Block):
     gold: Words = Field(description="Input column with the right labels.")
     field: Words | None = Field(
@@ -190,6 +205,8 @@ class JobSpec(Block):
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")
     endpoint: EndpointSpec = Field(default_factory=EndpointSpec, description="Where the model is asked.")
     answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")
+    on: OnSpec = Field(default_factory=OnSpec, description="What becomes of answers that are not plainly ok.")
+    samples: int = Field(default=1, ge=1, le=100, description="Independent answers a row; most of them decide.")
     evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from pipeline.spec.document import Document, KeyPath, Place, Problem, join, quoted
+from pipeline.spec.document import Document, KeyPath, Place, Problem, Trap, join, quoted
 from pipeline.spec.scalars import flaw, plain
 
 MAX_DEPTH: Final = 64
@@ -148,6 +148,8 @@ def _key(document: Document, node: yaml.Node, path: KeyPath, place: Place) -> st
         key = plain(node.value) if node.style is None else node.value
     except ValueError:
         key = None
+    if isinstance(key, Trap) and key.raw.isalpha():
+        key = key.raw  # on, off, yes and no are words where a key stands
     if not isinstance(key, str):
         text = f"has the key {quoted(node.value)}, which YAML does not read as text; put it in quotes"
         document.complain((*path, node.value), text, place=_at(document, path, place))

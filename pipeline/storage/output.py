@@ -60,9 +60,9 @@ _VOLATILE = {
     "reasoning": pl.String(),
 }
 STEP = "answer_step"
+SAMPLES = "samples"
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
-_UNANSWERED = [str(Status.FAILED), str(Status.INVALID_INPUT), str(Status.INVALID_ANSWER)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,18 @@ class Join:
     prefix: str = ""
     changed: Callable[[], object] = lambda: False  # the input is no longer what ``standing`` was made from
     fields: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)  # typed columns of the answer
+    samples: int = 1  # answers a row
 
     @property
     def answer_schema(self) -> dict[str, pl.DataType]:
         """The columns that results add, in order; the typed ones stand behind the response."""
         typed = {name: column_type(kind) for name, kind in self.fields.items()}
         step = {STEP: pl.String()} if typed else {}
-        return {"response": _ANSWER["response"], **typed, **step, **_ANSWER}
+        votes = {SAMPLES: pl.List(pl.String()), **self._agreements()} if self.samples > 1 else {}
+        return {"response": _ANSWER["response"], **typed, **step, **votes, **_ANSWER}
+
+    def _agreements(self) -> dict[str, pl.DataType]:
+        return {name: pl.Float64() for name in agreement_names(self.fields)}
 
     def results(self) -> Iterator[pl.DataFrame]:
         schema = self.answer_schema
@@ -93,6 +98,7 @@ class Join:
                 pl.col("status").fill_null(Status.PENDING),
                 cost_of(self.prices).alias("cost_usd"),
                 *self._typed(),
+                *self._voted(),
             )
             yield frame.hstack(self._named(answers, schema).get_columns())
 
@@ -102,9 +108,20 @@ class Join:
         decoded = pl.col("fields").str.json_decode(pl.Struct(kinds))
         return (decoded.struct.field(name).alias(name) for name in kinds)
 
+    def _voted(self) -> Iterator[pl.Expr]:
+        """What several samples said, and how far they agree."""
+        if self.samples < 2:
+            return
+        names = list(self.fields) or [""]
+        shares = pl.Struct({name: pl.Float64() for name in names})
+        votes = pl.col("votes").str.json_decode(pl.Struct({SAMPLES: pl.List(pl.String()), "agreement": shares}))
+        yield votes.struct.field(SAMPLES).alias(SAMPLES)
+        for name, column in zip(names, self._agreements(), strict=True):
+            yield votes.struct.field("agreement").struct.field(name).alias(column)
+
     def failed(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(only_failed=True):
-            lost = rows["status"].is_in(_UNANSWERED)
+            lost = _lost(rows)
             records = self._records(rows.filter(lost), _RECORD).rename({"raw": "reply_excerpt"})
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
             yield frame.filter(lost).hstack(failures.get_columns())
@@ -151,7 +168,7 @@ class Join:
             begin += frame.height
             if rows.height != frame.height:
                 break
-            if not only_failed or rows["status"].is_in(_UNANSWERED).any():
+            if not only_failed or _lost(rows).any():
                 yield frame, rows
         # Before the table gets its name: an answer must never come to stand beside another row.
         if begin != self.standing.height or self.changed():
@@ -162,6 +179,16 @@ class Join:
         known = rows.filter(pl.col("piece").is_not_null()).select("ordinal", "piece", "place")
         records = self.snapshot.gather(known, columns)
         return rows.select("ordinal").join(records, on="ordinal", how="left", maintain_order="left")
+
+
+def _lost(rows: pl.DataFrame) -> pl.Series:
+    """Rows that have ended without an answer."""
+    return rows["answered"].eq(False).fill_null(False)
+
+
+def agreement_names(fields: Iterable[str]) -> list[str]:
+    """Columns of how far several samples agree: one a field, or one for the response."""
+    return [f"{name}_agreement" for name in fields] or ["agreement"]
 
 
 _SCALARS = {"string": pl.String(), "integer": pl.Int64(), "number": pl.Float64(), "boolean": pl.Boolean()}
@@ -213,11 +240,11 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
             raise InputError(f"{path} is a table that this job writes itself; name another folder in `output:`")
 
 
-def added_names(prefix: str, fields: Iterable[str] = ()) -> list[str]:
+def added_names(prefix: str, fields: Sequence[str] = (), samples: int = 1) -> list[str]:
     """Every column name that an output table adds to the input's."""
-    return [
-        prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *fields, *([STEP] if fields else [])])
-    ]
+    typed = [*fields, STEP] if fields else []
+    votes = [SAMPLES, *agreement_names(fields)] if samples > 1 else []
+    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes])]
 
 
 def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dict[str, int]:

@@ -44,6 +44,7 @@ LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "j": pl.String(),
     "v": pl.String(),
     "q": pl.List(pl.Int64()),
+    "y": pl.String(),
 }
 """The members of a journal line, by their short names."""
 
@@ -69,6 +70,7 @@ _LONG = {
     "j": "fields",  # the typed answer, as JSON
     "v": "answer_step",
     "q": "earlier",  # token counts of the row's replies before this one, in the order of the columns below
+    "y": "votes",  # of several samples, as JSON: their texts, and the agreement by field
 }
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _EVENTS = {"o": "outcome", "t": "attempt", "k": "kept"}

@@ -13,15 +13,13 @@ import orjson
 import polars as pl
 
 from pipeline.ledger import Totals
-from pipeline.records import ANSWERED, ApiReply, Billed, Status, Usage
+from pipeline.records import ApiReply, Billed, Status, Usage
 from pipeline.storage import manifest
 from pipeline.storage.files import Files, content
 from pipeline.storage.journal import scan, segment_number
 from pipeline.storage.keys import as_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
-
-_ANSWERED = [str(status) for status in ANSWERED]
 
 _STATUS = pl.Enum([str(status) for status in Status])  # a byte a row, where text takes sixteen
 _KIND = pl.Categorical()
@@ -88,7 +86,7 @@ class Snapshot:
                 pl.col("status").cast(_STATUS),
                 pl.col("kind").cast(_KIND),
                 pl.col("permanent").fill_null(False),
-                pl.col("status").is_in(_ANSWERED).alias("answered"),
+                pl.col("kind").is_null().alias("answered"),
             )
             for number in range(len(self))
         ]

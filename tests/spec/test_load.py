@@ -214,7 +214,10 @@ BROKEN: list[tuple[str, int, list[str]]] = [
     ("output: 7\n", 4, ["output must be text, not 7", "quotes"]),
     ("output: {folder: x}\n", 4, ["output.folder", "did you mean path?"]),
     ("output: {path: ''}\n", 4, ["output.path is empty"]),
-    ("on: 4\n", 4, ["the spec has the key", '"on"', "quotes"]),
+    ("010: 4\n", 4, ["the spec has the key", '"010"', "quotes"]),
+    ("on: 4\n", 4, ["on must be a block of keys", "truncated"]),
+    ("on: {truncated: skip}\n", 4, ["on.truncated", "retry_with_more_tokens", "skip"]),
+    ("samples: 0\n", 4, ["samples", "at least 1"]),
     ("name: &a x\n", 4, ["alias or an anchor", "quotes"]),
     ("name: *a\n", 4, ["alias or an anchor", "quotes"]),
     ("name: !!python/name:os.system x\n", 4, ["tag", "quotes"]),
@@ -660,3 +663,8 @@ def test_an_attachment_is_a_column_or_a_block(tmp_path: Path) -> None:
     assert (scan.column, scan.form, scan.optional) == ("scan", "file", True)
     assert (fixed.file, fixed.column) == ("a.pdf", None)
     assert (spec.attachments.root, spec.attachments.max_mb, spec.attachments.max_tokens) == ("data/images", 20, None)
+
+
+def test_words_that_yaml_reads_as_truth_values_are_words_where_a_key_stands(tmp_path: Path) -> None:
+    found = loaded(tmp_path, SHORT + "on:\n  truncated: fail\nsamples: 3\n")
+    assert (found.on.truncated, found.on.empty, found.samples) == ("fail", "fail", 3)

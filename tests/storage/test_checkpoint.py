@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import CheckpointError, RunPaused, StorageError, TransientError
-from pipeline.records import Billed, Outcome, Row, Status, Usage
+from pipeline.records import Billed, Outcome, Row, Status, Usage, Votes
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.parquet import PART_SCHEMA
@@ -91,6 +92,8 @@ outcomes = st.builds(
     fields=st.none() | st.dictionaries(st.text(), st.text() | st.integers(-9, 9) | st.lists(st.booleans())),
     step=st.none() | st.text(),
     earlier=st.builds(Usage, counts, counts, counts, counts, counts),
+    votes=st.none()
+    | st.builds(Votes, st.lists(st.none() | st.text()), st.dictionaries(st.text(), st.floats(0, 1).map(float))),
 )
 COUNTERS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -113,6 +116,8 @@ def test_every_outcome_comes_back_from_its_part_as_it_was(given: list[Outcome], 
         for name in ("attempts", "latency_s", "reasoning", "raw"):
             assert row[name] == getattr(outcome, name)
         assert bool(row["permanent"]) == outcome.permanent
+        told = None if outcome.votes is None else {**outcome.votes._asdict()}
+        assert (None if row["votes"] is None else json.loads(row["votes"])) == told
         for name in COUNTERS:
             assert row[name] == getattr(outcome.usage, name)
 

@@ -22,7 +22,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 def put(
     checkpoint: Checkpoint, row: int, status: Status, text: str, *, permanent: bool = False, **more: object
 ) -> None:
-    failed = not status.answered
+    failed = status in (Status.FAILED, Status.INVALID_ANSWER, Status.INVALID_INPUT)
     checkpoint.record(
         Outcome(
             f"{row:032x}",

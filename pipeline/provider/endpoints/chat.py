@@ -1,26 +1,24 @@
 """``POST /chat/completions``: the dialogue that most of the world's gateways speak, each with an accent of its own.
 
-One call per prompt; a streamed reply arrives here as the whole it adds up to. What comes back is read as broadly as it
-is written: a completion is refused only when nothing in it can be an answer.
+One call per prompt; a streamed reply arrives here as the whole it adds up to. Further calls only where the job asks for
+them: an invalid answer is sent back, a cut one asked for again with more room, several samples are drawn.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
-from typing import Any
 
 import orjson
 
-from pipeline.errors import AnswerUnusable, RowRejected, SpecError
-from pipeline.provider.endpoints._json import canonical, excerpt
+from pipeline.errors import RowRejected, SpecError
+from pipeline.provider.endpoints import _samples
+from pipeline.provider.endpoints._completion import completion_of, unusable
+from pipeline.provider.endpoints._json import canonical
 from pipeline.provider.endpoints._parts import Spoken, speak
 from pipeline.records import (
-    STREAM_CUT,
+    MOST_GROWTH,
     ApiCall,
     ApiReply,
-    Billed,
     Completion,
     Dialogue,
     Exchange,
@@ -37,111 +35,164 @@ _TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, 
 _WHOLE = b',"stream":false}'
 _STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
 _OURS = frozenset({"model", "messages"})
+_CAPS = ("max_tokens", "max_completion_tokens")
 _PLAIN = Terms()
-_THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_FORM_REFUSED = frozenset({"bad_request", "unprocessable", "unsupported_media_type", "not_implemented"})
+"""Kinds of refusal that may mean the form and not the row."""
 
-_FINISHES = {
-    **dict.fromkeys(
-        ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length"), Status.TRUNCATED
-    ),
-    **dict.fromkeys(
-        (
-            *("content_filter", "content_filtered", "content-filter", "safety", "recitation", "blocklist", "spii"),
-            *("prohibited_content", "image_safety", "sensitive", "guardrail_intervened", "language"),
-        ),
-        Status.FILTERED,
-    ),
-    "refusal": Status.REFUSAL,
-}
-_BROKEN = frozenset({"error", "network_error", "insufficient_system_resource", "malformed_function_call"})
-"""Finish reasons of an answer that the endpoint itself gave up."""
+_Turn = Generator[ApiCall, ApiReply, tuple[Completion, ApiReply]]
+_Encode = Callable[[Sequence[Message]], tuple[bytes, bytes]]
 
 
 def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> Dialogue:
     """One exchange per prompt. SpecError when the model's parameters cannot be written as JSON.
 
     With a ``form`` the answer is asked for in its shape, and read in it: an invalid one is sent back with what is wrong
-    with it, ``form.repair`` times.
+    with it, ``form.repair`` times. ``terms`` say what becomes of an answer that is not plainly ok.
     """
-    if form is not None:
-        return _typed_dialogue(model, form, terms)
-    encode = _encoder(model, terms.stream)
+    asking = _Asking(model, form, terms)
+    if form is None and terms.samples == 1 and terms.truncated != "retry_with_more_tokens" and terms.empty != "retry":
+        return asking.at_once
+    return asking.by_turns
 
-    def exchange(prompt: Prompt) -> Exchange:
+
+class _Asking:
+    """The calls of one job's exchanges, and what is made of their replies."""
+
+    def __init__(self, model: Model, form: Form | None, terms: Terms) -> None:
+        if form is not None and "response_format" in model.params:
+            raise SpecError("model.response_format stands beside answer; the answer block makes it, remove it")
+        self._model = model
+        self._form = form
+        self._terms = terms
+        self._plain = _encoder(model, terms.stream)
+        self._encoders: dict[tuple[str, int, int], _Encode] = {}
+        # The form is part of the question; how strongly the endpoint is asked for it is not.
+        self._shape = b"" if form is None else b"\n" + canonical(form.schema)
+        if terms.samples > 1:
+            self._shape += b"\n%d samples" % terms.samples
+
+    # -- exchanges -------------------------------------------------------------------------------------------------
+
+    def at_once(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
-        body, question = encode(spoken.messages)
+        body, question = self._plain(spoken.messages)
         if spoken.attachments:
-            question = encode(spoken.asked)[1]
-        call = _call(spoken, body, question, terms)
+            question = self._plain(spoken.asked)[1]
+        call = self._call(spoken, body, question)
         del prompt, spoken, body  # of the attachments nothing but the call itself is kept while it is under way
         reply = yield call
-        return _completion(reply)
+        return self.ruled(completion_of(reply), reply)
 
-    return exchange
-
-
-def _typed_dialogue(model: Model, form: Form, terms: Terms) -> Dialogue:
-    if "response_format" in model.params:
-        raise SpecError("model.response_format stands beside answer; the answer block makes it, remove it")
-    encoders: dict[str, Callable[[Sequence[Message]], tuple[bytes, bytes]]] = {}
-    plain = _encoder(model)
-    # The form is part of the question; how strongly the endpoint is asked for it is not.
-    shape = b"\n" + canonical(form.schema)
-
-    def call(spoken: Spoken, messages: Sequence[Message], question: bytes) -> tuple[ApiCall, str]:
-        mode = form.mode
-        if mode not in encoders:
-            response_format = form.response_format()
-            extra = {} if response_format is None else {"response_format": response_format}
-            encoders[mode] = _encoder(Model(model.name, {**model.params, **extra}), terms.stream)
-        body, _ = encoders[mode](_instructed(messages, form.instructions()))
-        return _call(spoken, body, question, terms), mode
-
-    def ask(
-        spoken: Spoken, messages: Sequence[Message], question: bytes = b""
-    ) -> Generator[ApiCall, ApiReply, ApiReply]:
-        while True:
-            api_call, mode = call(spoken, messages, question)
-            try:
-                return (yield api_call)
-            except RowRejected as error:
-                if error.kind not in _FORM_REFUSED or not form.weaken(mode):
-                    raise
-
-    def exchange(prompt: Prompt) -> Exchange:
+    def by_turns(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
         del prompt  # its attachments are in the messages
-        messages = list(spoken.messages)
-        reply = yield from ask(spoken, messages, plain(spoken.asked)[1] + shape)
-        completion = _completion(reply)
+        question = self._plain(spoken.asked)[1] + self._shape
+        if self._terms.samples == 1:
+            return self.ruled(*(yield from self._answer(spoken, question, 0)))
+        drawn = yield from _samples.draw(self._terms.samples, lambda turn: self._answer(spoken, question, turn))
+        return _samples.settled(drawn) or self.ruled(*_samples.commonest(drawn))
+
+    def ruled(self, completion: Completion, reply: ApiReply) -> Completion:
+        """The answer under the job's verdicts. Raises AnswerUnusable for an empty one that fails."""
+        status = completion.status
+        if status is Status.OK:
+            return completion
+        if getattr(self._terms, status) not in ("fail", "retry"):
+            return completion
+        if status is Status.EMPTY:
+            raise unusable(reply, "empty_content", f"the content is empty (finish_reason {completion.finish_reason!r})")
+        if status is Status.INVALID_ANSWER:
+            return completion._replace(kind=status)
+        why = f"{_WHY[status]} (on.{status}: fail)"
+        return completion._replace(status=Status.FAILED, kind=status, problems=completion.problems or why)
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, spoken: Spoken, question: bytes, sample: int) -> _Turn:
+        """One answer, read in the form where there is one."""
+        completion, reply = yield from self._enough(spoken, spoken.messages, question, sample)
+        form = self._form
+        if form is None:
+            return completion, reply
         for turn in range(form.repair + 1):
             if completion.status is not Status.OK or completion.text is None:
-                return completion
+                return completion, reply
             values, step, problems = form.read(completion.text)
             if values is not None:
-                return replace(completion, fields=values, step="re_asked" if turn else step)
+                return completion._replace(fields=values, step="re_asked" if turn else step), reply
             if turn < form.repair:
-                asked = [*messages, {"role": "user", "content": form.re_ask(completion.text, problems)}]
-                completion = _completion((yield from ask(spoken, asked)))
-        return replace(completion, status=Status.INVALID_ANSWER, step="invalid", problems="; ".join(problems))
+                asked = [*spoken.messages, {"role": "user", "content": form.re_ask(completion.text, problems)}]
+                completion, reply = yield from self._enough(spoken, asked, b"", sample)
+        invalid = completion._replace(status=Status.INVALID_ANSWER, step="invalid", problems="; ".join(problems))
+        return invalid, reply
 
-    return exchange
+    def _enough(self, spoken: Spoken, messages: Sequence[Message], question: bytes, sample: int) -> _Turn:
+        """Asks again where the terms say so: with more room for a cut answer, once more for an empty one."""
+        growth = 1
+        completion, reply = yield from self._once(spoken, messages, question, growth, sample)
+        while self._is_too_short(completion) and growth < MOST_GROWTH:
+            growth *= 2
+            completion, reply = yield from self._once(spoken, messages, b"", growth, sample)
+        if completion.status is Status.EMPTY and self._terms.empty == "retry":
+            completion, reply = yield from self._once(spoken, messages, b"", growth, sample)
+        return completion, reply
+
+    def _is_too_short(self, completion: Completion) -> bool:
+        """Cut by the cap, that is; a stream that broke off (``problems`` says so) would break off again."""
+        more = self._terms.truncated == "retry_with_more_tokens"
+        return more and completion.status is Status.TRUNCATED and completion.problems is None
+
+    def _once(self, spoken: Spoken, messages: Sequence[Message], question: bytes, growth: int, sample: int) -> _Turn:
+        form = self._form
+        while True:
+            mode = "" if form is None else form.mode
+            said = messages if form is None else _instructed(messages, form.instructions())
+            body, _ = self._encode(mode, growth, sample)(said)
+            try:
+                reply = yield self._call(spoken, body, question)
+            except RowRejected as error:
+                if form is None or error.kind not in _FORM_REFUSED or not form.weaken(mode):
+                    raise
+            else:
+                return completion_of(reply), reply
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    def _call(self, spoken: Spoken, body: bytes, question: bytes) -> ApiCall:
+        return ApiCall(
+            "POST",
+            _PATH,
+            body,
+            question,
+            stream=self._terms.stream,
+            attachments=spoken.attachments,
+            attached_bytes=spoken.bytes,
+        )
+
+    def _encode(self, mode: str, growth: int, sample: int) -> _Encode:
+        params = dict(self._model.params)
+        seed = params.get("seed")
+        if type(seed) is not int:
+            sample = 0  # equal requests: what makes the answers differ is the model's own chance
+        if (mode, growth, sample) not in self._encoders:
+            response_format = None if self._form is None else self._form.response_format()
+            if response_format is not None:
+                params["response_format"] = response_format
+            if type(seed) is int:
+                params["seed"] = seed + sample
+            for cap in _CAPS:
+                if growth > 1 and type(params.get(cap)) is int:
+                    params[cap] *= growth
+            self._encoders[mode, growth, sample] = _encoder(Model(self._model.name, params), self._terms.stream)
+        return self._encoders[mode, growth, sample]
 
 
-def _call(spoken: Spoken, body: bytes, question: bytes, terms: Terms) -> ApiCall:
-    return ApiCall(
-        "POST",
-        _PATH,
-        body,
-        question,
-        stream=terms.stream,
-        attachments=spoken.attachments,
-        attached_bytes=spoken.bytes,
-    )
-
-
-_FORM_REFUSED = frozenset({"bad_request", "unprocessable", "unsupported_media_type", "not_implemented"})
-"""Kinds of refusal that may mean the form and not the row."""
+_WHY = {
+    Status.TRUNCATED: "the answer was cut by the output limit",
+    Status.FILTERED: "a content filter cut in",
+    Status.REFUSAL: "the model declined to answer",
+}
 
 
 def _instructed(messages: Sequence[Message], words: str | None) -> Sequence[Message]:
@@ -184,110 +235,3 @@ def _messages(messages: Sequence[Message]) -> bytes:
         raise RowRejected(
             f"the prompt cannot be written as JSON ({exc}); mend the row's text", kind="invalid_input"
         ) from None
-
-
-def _completion(reply: ApiReply) -> Completion:
-    json = reply.json
-    choices = json.get("choices")
-    if not isinstance(choices, list) or not choices:
-        raise _unusable(reply, "empty_choices", "the reply has no choices")
-    choice = choices[0]
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict):
-        if not isinstance(choice, dict) or not isinstance(choice.get("text"), str):
-            raise _unusable(reply, "no_message", "the reply's first choice has no message")
-        message = {"content": choice["text"]}  # the older completions dialect
-    text, refusal, reasoning = _read(message)
-    finish = choice.get("finish_reason")
-    finish = finish if isinstance(finish, str) else None
-    status = _status(finish, text, refusal)
-    cut = _text(json.get(STREAM_CUT))
-    if cut is not None and status is Status.OK:
-        status = Status.TRUNCATED
-    if status is None:
-        raise _nothing(reply, message, finish)
-    return Completion(
-        text=text,
-        status=status,
-        finish_reason=finish,
-        model=_text(json.get("model")),
-        request_id=_request_id(reply),
-        refusal=refusal,
-        reasoning=reasoning,
-        problems=cut,
-    )
-
-
-def _read(message: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Text, refusal and reasoning of a message. None and the empty text stay apart."""
-    content = message.get("content")
-    refusal = _text(message.get("refusal"))
-    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
-    if isinstance(content, dict):
-        content = [content]
-    if isinstance(content, list):
-        text = _joined(content, "text")
-        refusal = refusal or _joined(content, "refusal")
-        reasoning = reasoning or _joined(content, "thinking")
-    else:
-        text = content if isinstance(content, str) else None
-    if text is not None and reasoning is None and "<think>" in text[:200] and (thought := _THINK.match(text)):
-        text, reasoning = text[thought.end() :], thought[1].strip() or None
-    return text, refusal, reasoning
-
-
-def _joined(parts: list[Any], name: str) -> str | None:
-    """The parts that carry ``name`` as text, in one; None when there are none."""
-    found = [
-        part if isinstance(part, str) else part[name]
-        for part in parts
-        if (isinstance(part, str) and name == "text") or (isinstance(part, dict) and isinstance(part.get(name), str))
-    ]
-    return "".join(found) if found else None
-
-
-def _status(finish: str | None, text: str | None, refusal: str | None) -> Status | None:
-    """None when the completion cannot be an answer."""
-    word = finish.strip().lower() if finish else ""
-    blank = not text or text.isspace()
-    if word in _BROKEN:
-        return None
-    if blank and refusal:
-        return Status.REFUSAL
-    flagged = _FINISHES.get(word)
-    return flagged or (None if blank else Status.OK)
-
-
-def _nothing(reply: ApiReply, message: dict[str, Any], finish: str | None) -> AnswerUnusable:
-    if finish and finish.strip().lower() in _BROKEN:
-        return _unusable(reply, "finish_error", f"the endpoint broke the answer off (finish_reason {finish!r})")
-    if message.get("tool_calls") or message.get("function_call"):
-        return _unusable(reply, "tool_calls", "the model called a tool in place of answering; remove `tools`")
-    content = message.get("content")
-    if content is not None and not isinstance(content, (str, list, dict)):
-        return _unusable(reply, "bad_content", f"the content is a {type(content).__name__}, not text")
-    return _unusable(reply, "empty_content", f"the content is empty (finish_reason {finish!r})")
-
-
-def _unusable(reply: ApiReply, kind: str, message: str) -> AnswerUnusable:
-    error = AnswerUnusable(
-        message,
-        kind=kind,
-        billed=Billed.YES,
-        status=reply.status,
-        usage=reply.usage,
-        raw=excerpt(reply),
-        request_id=_request_id(reply),
-        latency_s=reply.latency_s,
-    )
-    error.attempts = reply.attempts
-    return error
-
-
-def _request_id(reply: ApiReply) -> str | None:
-    headers = reply.headers
-    return headers.get("x-oneapi-request-id") or headers.get("x-request-id") or _text(reply.json.get("id"))
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

@@ -277,8 +277,10 @@ def test_a_refusal_is_a_refusal_with_its_words() -> None:
         ({"content": "<think>\n2+2\n</think>\n\n4"}, "4", "2+2"),
         ({"content": "\n<think></think>4"}, "4", None),
         ({"content": "say <think>x</think>"}, "say <think>x</think>", None),
-        ({"content": "<think>never closed"}, "<think>never closed", None),
-        ({"content": "<think>kept</think>4", "reasoning": "r"}, "<think>kept</think>4", "r"),
+        ({"content": "<think>a</think>\n<think>b</think> 4"}, "4", "a\n\nb"),
+        ({"content": "2+2, so\n</think>\n4"}, "4", "2+2, so"),  # an endpoint that swallows the tag that opens it
+        ({"content": '{"html": "</think>"}'}, '{"html": "</think>"}', None),
+        ({"content": "<think>again</think>4", "reasoning": "r"}, "4", "r"),
         ({"content": [{"type": "thinking", "thinking": "2+2"}, {"type": "text", "text": "4"}]}, "4", "2+2"),
         ({"content": "4", "reasoning": {"not": "text"}}, "4", None),
     ],
@@ -303,3 +305,9 @@ def test_any_object_is_a_completion_or_an_unusable_answer(body: dict[str, Any]) 
     next(exchange)
     with pytest.raises((StopIteration, AnswerUnusable)):
         exchange.send(ApiReply(200, {}, b"{}", body, USAGE, 0.5))
+
+
+def test_an_answer_that_breaks_off_in_its_thoughts_is_no_answer() -> None:
+    cut = complete(message("length", content="<think>2+2 is"))
+    assert (cut.status, cut.text, cut.reasoning) == (Status.TRUNCATED, "", "2+2 is")
+    assert unusable(message("stop", content="<think>2+2 is")).kind == "empty_content"
