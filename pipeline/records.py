@@ -167,6 +167,7 @@ class Outcome(NamedTuple):
     fields: Mapping[str, Any] | None = None
     step: str | None = None
     earlier: Usage = NO_USAGE  # of the row's replies before the last, which are in the ledger on their own
+    renewed: bool = False  # asked although the row had an answer, which had expired: this one counts instead
 
 
 class Form(Protocol):

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.job import Job, same_ids
 from pipeline.look import forecast
-from pipeline.plan import ALL_KINDS, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.plan import ALL_KINDS, Plan, Standing, Wish, kept_keys, keys_name, list_keys, make, stand
 from pipeline.records import Billed, Outcome, Status, Usage
 from pipeline.spec import load
 from pipeline.storage.checkpoint import Checkpoint
@@ -86,12 +86,15 @@ class Desk:
         return *stand(list_keys(job, None), snapshot), snapshot, question
 
     def plan(self, retry_failed: str | None = None) -> Plan:
+        return self.plan_of(Wish(retry_failed))
+
+    def plan_of(self, wish: Wish) -> Plan:
         standing, gone, snapshot, question = self.look()
-        plan = make(self.job, standing, gone, snapshot, retry_failed=retry_failed, asked_before=question)
-        to_do = standing.to_do(retry_failed)
-        assert to_do.null_count() == 0
-        assert plan.to_send == to_do.sum()
-        assert plan.done + plan.failed_kept + plan.failed_again + plan.new + plan.changed == plan.rows == to_do.len()
+        plan = make(self.job, standing, gone, snapshot, wish=wish, asked_before=question)
+        to_do = standing.each(wish.to_do())
+        assert plan.to_send == sum(to_do)
+        assert plan.expired == standing.expired(wish) <= plan.done
+        assert plan.done + plan.failed_kept + plan.failed_again + plan.new + plan.changed == plan.rows == len(to_do)
         assert min(plan.removed, plan.new, plan.failed_kept) >= 0
         return plan
 

@@ -344,6 +344,7 @@ def _outcome_members(outcome: Outcome) -> dict[str, Any]:
         "j": None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
         "v": outcome.step,
         "q": _usage_members(outcome.earlier),
+        "y": outcome.renewed or None,
     }
 
 

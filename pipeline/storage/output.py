@@ -220,8 +220,10 @@ def added_names(prefix: str, fields: Iterable[str] = ()) -> list[str]:
     ]
 
 
-def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dict[str, int]:
-    """Write the tables, each whole or not at all; results.parquet last. Gives the rows of each."""
+def publish(
+    files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None
+) -> dict[str, int]:
+    """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each."""
     id_columns = [] if id_column is None else [id_column]
     return {
         ATTEMPTS: write_table(
@@ -231,7 +233,9 @@ def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dic
             lambda: join.attempts(id_column),
         ),
         FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
-        RESULTS: write_table(files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results),
+        RESULTS: write_table(
+            files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results, time_ns=time_ns
+        ),
     }
 
 
