@@ -220,9 +220,7 @@ def added_names(prefix: str, fields: Iterable[str] = ()) -> list[str]:
     ]
 
 
-def publish(
-    files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None
-) -> dict[str, int]:
+def publish(files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None) -> dict[str, int]:
     """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each."""
     id_columns = [] if id_column is None else [id_column]
     return {

@@ -101,7 +101,7 @@ def fortnight(tmp_path: Path, simulate: Simulate) -> Fortnight:
         (tmp_path / name).mkdir()
     more = {
         "input": {"path": "days/*.csv", "id": "id"},
-        "retry": {"max_attempts": 2, "max_wait_s": 0.1},
+        "retry": {"max_wait_s": 0.1},
         "prices": {"input": 1, "output": 2},
     }
     nights = Fortnight(JobFolder(tmp_path, "", concurrency=WORKERS, more=more), tmp_path / "ledgers", simulate)
@@ -127,10 +127,10 @@ def test_a_fortnight_of_nights_is_paid_for_once(fortnight: Fortnight) -> None:
     nights.night = 3  # nothing came
     nights.plain(new=0, changed=0, gone=0)
 
-    nights.night = 4  # the endpoint is down all night
+    nights.night = 4  # the endpoint is down all night; the run waits for it as long as it may
     nights.new_day()
-    nights.edit("day-01", _03="edited", _04="edited, too")
-    nights.run(75, "down")
+    nights.edit("day-01", _03="edited on night 4", _04="edited on night 4, too")
+    nights.run(75, "down", "--max-minutes", "0.03")
 
     nights.night = 5  # what is owed is sent, last night's and tonight's
     nights.new_day()
@@ -147,7 +147,7 @@ def test_a_fortnight_of_nights_is_paid_for_once(fortnight: Fortnight) -> None:
     nights.new_day()
     first = nights.days["day-03"]
     nights.write("day-03", {name: text for name, text in first.items() if name != "day-03-05"})
-    nights.edit("day-03", _07="edited")
+    nights.edit("day-03", _07="edited on night 7")
     nights.plain(new=PER_DAY, changed=1, gone=1)
 
     nights.night = 8  # both undone: free
@@ -168,7 +168,7 @@ def test_a_fortnight_of_nights_is_paid_for_once(fortnight: Fortnight) -> None:
 
     nights.night = 11  # killed in the middle; cron comes again an hour later
     nights.new_day()
-    nights.edit("day-02", _01="edited")
+    nights.edit("day-02", _01="edited on night 11")
     killed_at = main.stats()["requests"] + 8
     nights.job.base_url = main.base_url
     process = start_later(nights.job, nights.night, "run", "--no-progress")
