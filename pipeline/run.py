@@ -105,6 +105,7 @@ def run(
     began, clock = time.time(), time.monotonic()
     files = files or Files()
     allowed_failures(options.max_failed, 0)
+    wish = Wish.of(job, began, options.retry_failed, refresh_expired=options.refresh_expired)
     refuse_foreign(job.folder)
     with signals_raise():
         checkpoint = Checkpoint.open(
@@ -112,7 +113,7 @@ def run(
         )
         try:
             with _opened_log(job.folder, echo) as log:
-                return _OneRun(job, checkpoint, options, log, say, files, began, clock).go(key, display)
+                return _OneRun(job, checkpoint, options, wish, log, say, files, began, clock).go(key, display)
         except OSError as exc:
             raise StorageError(
                 f"{exc.filename or job.folder}: {exc.strerror or exc}; every acknowledged answer is kept. "
@@ -162,6 +163,7 @@ class _OneRun:
         job: Job,
         checkpoint: Checkpoint,
         options: Options,
+        wish: Wish,
         log: RunLog,
         say: Callable[[str], None],
         files: Files,
@@ -171,6 +173,7 @@ class _OneRun:
         self.job = job
         self.checkpoint = checkpoint
         self.options = options
+        self.wish = wish
         self.log = log
         self.say = say
         self.files = files
@@ -180,7 +183,6 @@ class _OneRun:
         self.stamp: Stamp = ()
         self.limits_found: dict[str, object] = {}
         self.not_renewed = 0
-        self.wish = Wish.of(job, began, options.retry_failed, refresh_expired=options.refresh_expired)
 
     # -- the order of things ---------------------------------------------------------------------------------------
 

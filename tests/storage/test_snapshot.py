@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import StorageError, TransientError
 from pipeline.ledger import Totals
-from pipeline.records import Billed, Outcome, Row, Status, Usage
+from pipeline.records import ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import as_number
 from pipeline.storage.parquet import read_columns
@@ -144,6 +144,23 @@ def test_an_answer_is_as_old_as_its_record_or_as_the_last_refusal_to_renew_it(
     put(checkpoint, 3, Status.FAILED, "timeout", renewed=True)
     assert times(checkpoint) == {1: 2000, 2: 2000, 3: 1000, 4: 1000}
     assert stands(checkpoint) == {1: "second", 2: "first", 3: "first", 4: "first"}
+
+
+def test_a_paid_reply_that_has_expired_itself_is_not_gone_on_from(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pipeline.storage.checkpoint.time.time", lambda: now)
+    said = {row: ApiReply(200, {}, b"", f"said to {row}", Usage(), 0.1) for row in (1, 2, 3)}
+    for row in (1, 2):
+        checkpoint.keep(f"{row:032x}", said[row])
+    put(checkpoint, 2, Status.OK, "ended")
+    now = 2000.0
+    for row in (1, 2, 3):
+        checkpoint.keep(f"{row:032x}", said[row])
+    rows = {since: {int(key, 16) for key in look(checkpoint).kept(since)} for since in (0.0, 1500.0, 2500.0)}
+    assert rows == {0.0: {1, 2, 3}, 1500.0: {2, 3}, 2500.0: set()}  # an exchange is as old as its first reply
+    assert len(look(checkpoint).kept()[f"{1:032x}"]) == 2
 
 
 def test_a_part_of_an_earlier_version_which_knows_no_renewals_is_read(checkpoint: Checkpoint) -> None:
