@@ -49,6 +49,11 @@ set_option = click.option(
 folder_option = click.option("-C", "directory", metavar="DIR", help="Change to this directory first, as make does.")
 
 
+refresh_option = click.option(
+    "--refresh-expired", is_flag=True, help="Ask again where the answer is older than the spec's expire."
+)
+
+
 def run_options(verb: Verb) -> Verb:
     for option in reversed(
         [
@@ -62,6 +67,7 @@ def run_options(verb: Verb) -> Verb:
                 metavar="[KIND]",
                 help="Send rows again that failed for good; of one kind, or all.",
             ),
+            refresh_option,
             click.option("--accept-changes", is_flag=True, help="Buy finished rows again where the question changed."),
             click.option(
                 "--max-failed",
@@ -216,6 +222,7 @@ def _go(
     options = Options(
         retry_failed=flags["retry_failed"],
         accept_changes=flags["accept_changes"],
+        refresh_expired=flags["refresh_expired"],
         max_failed=flags["max_failed"],
         max_minutes=flags["max_minutes"],
         simulated=simulated,
@@ -319,6 +326,7 @@ def preview(job_file: Path, count: int, full: bool, overrides: tuple[str, ...], 
 @cli.command()
 @job_argument
 @click.option("--retry-failed", is_flag=False, flag_value="all", metavar="[KIND]", help="As for run.")
+@refresh_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 @set_option
@@ -326,17 +334,18 @@ def preview(job_file: Path, count: int, full: bool, overrides: tuple[str, ...], 
 def plan(
     job_file: Path,
     retry_failed: str | None,
+    refresh_expired: bool,
     as_json: bool,
     limit: int | None,
     overrides: tuple[str, ...],
     directory: str | None,
 ) -> int:
-    """Rows done, new, changed, failed, removed; and the tokens, money and time that the rest would take."""
+    """Rows done, new, changed, failed, expired, removed; and the tokens, money and time that the rest would take."""
     from pipeline.look import forecast
     from pipeline.tell import forecast_lines, forecast_members
 
     _change_directory(directory)
-    found = forecast(_job(_load(job_file, overrides, limit)), retry_failed)
+    found = forecast(_job(_load(job_file, overrides, limit)), retry_failed, refresh_expired=refresh_expired)
     if as_json:
         _print_json(forecast_members(found))
     else:

@@ -24,6 +24,7 @@ from pipeline.ledger import Prices
 from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import MOST_GROWTH, ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
 from pipeline.spec import JobSpec
+from pipeline.spec.age import age_s
 from pipeline.spec.endpoint import is_loopback
 from pipeline.storage.attachments import Shelf
 from pipeline.storage.output import SAMPLES, STEP, added_names, agreement_names, refuse_clashes, refuse_own_tables
@@ -78,6 +79,11 @@ class Job:
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
         self._refuse_unkept_budget()
+
+    @property
+    def expire_s(self) -> int | None:
+        """The age at which an answer has expired; None when the spec names none."""
+        return None if self.spec.expire is None else age_s(self.spec.expire)
 
     @property
     def max_output_tokens(self) -> int | None:

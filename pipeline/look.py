@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from pipeline.errors import CheckpointError, SpecError, StorageError
 from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
-from pipeline.plan import Finished, Plan, kept_keys, list_keys, make, stand
+from pipeline.plan import Finished, Plan, Wish, kept_keys, list_keys, make, stand
 from pipeline.records import Usage
 from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
@@ -101,15 +102,24 @@ MOST_BYTES_PER_TOKEN = 8.0
 LEAST_BYTES_PER_TOKEN = 1.5  # scripts that take several bytes a character, and rarely one token for several of them
 
 
-def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = lambda rows: None) -> Forecast:
+def forecast(
+    job: Job,
+    retry_failed: str | None,
+    tick: Callable[[int], None] = lambda rows: None,
+    *,
+    refresh_expired: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Forecast:
     """Plan against the checkpoint, without its lock."""
+    wish = Wish.of(job, clock(), retry_failed, refresh_expired=refresh_expired)
     found = known(job.folder)
     files = Files()
     keys = None
     if found is not None:
         fingerprint = job.fingerprint()
         finished = Finished.of(found.job.finished)
-        if finished is not None and finished.of_this(job, fingerprint) and retry_failed is None:
+        past = finished is not None and finished.of_this(job, fingerprint) and retry_failed is None
+        if finished is not None and past and not finished.may_have_expired(wish):
             return _forecast(job, finished.plan(), finished.totals, found.snapshot)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
     if keys is None:
@@ -121,7 +131,7 @@ def forecast(job: Job, retry_failed: str | None, tick: Callable[[int], None] = l
         standing,
         gone,
         found.snapshot if found else None,
-        retry_failed=retry_failed,
+        wish=wish,
         asked_before=found.job.question if found else "",
     )
     totals = found.snapshot.totals() if found else Totals()

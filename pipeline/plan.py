@@ -6,11 +6,12 @@ All in columns: a row costs a few dozen bytes here, whatever it holds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import polars as pl
 
+from pipeline.errors import SpecError
 from pipeline.job import Job, same_ids
 from pipeline.ledger import Totals
 from pipeline.records import Usage
@@ -33,10 +34,55 @@ class Plan:
     failed_kept: int  # failed for good; ``--retry-failed`` sends them again
     removed: int  # answers whose row or question is no longer there; kept, and free if it comes back
     again: int  # finished rows that would be bought again because the question changed
+    expired: int = 0  # of those done: their answer is older than the spec's ``expire``
+    expired_again: int = 0  # ... and is asked for again, as ``--refresh-expired`` says
+
+    @classmethod
+    def fresh(cls, rows: int) -> Plan:
+        """Of a job without a checkpoint."""
+        return cls(rows, done=0, new=rows, changed=0, failed_again=0, failed_kept=0, removed=0, again=0)
 
     @property
     def to_send(self) -> int:
-        return self.new + self.changed + self.failed_again
+        return self.new + self.changed + self.failed_again + self.expired_again
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a run does beyond sending what has no answer. ``expired_before``: answers older than this moment (seconds
+    since 1970) have expired; None: the spec declares no age."""
+
+    retry_failed: str | None = None  # None, ALL_KINDS, or a kind
+    expired_before: float | None = None
+    refresh_expired: bool = False
+
+    @classmethod
+    def of(cls, job: Job, now: float, retry_failed: str | None, *, refresh_expired: bool) -> Wish:
+        """Raises SpecError for ``--refresh-expired`` without an age."""
+        age_s = job.expire_s
+        if refresh_expired and age_s is None:
+            raise SpecError(
+                "--refresh-expired: the spec does not say when an answer expires; write for example `expire: 30d`"
+            )
+        return cls(retry_failed, None if age_s is None else now - age_s, refresh_expired)
+
+    def expired(self) -> pl.Expr:
+        if self.expired_before is None:
+            return pl.lit(False)
+        return pl.col("answered").fill_null(False) & (pl.col("at") < self.expired_before)
+
+    def renews(self) -> pl.Expr:
+        """The row has an answer, and is asked all the same."""
+        return self.expired() if self.refresh_expired else pl.lit(False)
+
+    def to_do(self) -> pl.Expr:
+        known = pl.col("answered")
+        again = ~pl.col("permanent")
+        if self.retry_failed == ALL_KINDS:
+            again = pl.lit(True)
+        elif self.retry_failed is not None:
+            again = again | (pl.col("kind") == self.retry_failed)
+        return known.is_null() | (~known & again) | self.renews()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +99,14 @@ class Finished:
     transient: int  # failed rows that a plain rerun tries again
     removed: int
     totals: Totals
+    oldest: int | None = None  # when the oldest answer came; None: not known
+    feet: dict[str, str] = field(default_factory=dict)  # names the content of each table
 
     @classmethod
     def of(cls, members: dict[str, Any] | None) -> Finished | None:
         """Out of ``job.json``; None when there is none, or another version wrote it otherwise."""
-        if members is None or members.keys() != {part.name for part in fields(cls)}:
+        known = {part.name for part in fields(cls)}
+        if members is None or not known - {"oldest", "feet"} <= members.keys() <= known:
             return None
         totals = members["totals"]
         return cls(**{**members, "totals": Totals(**{**totals, "usage": Usage(**totals["usage"])})})
@@ -69,6 +118,10 @@ class Finished:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+    def may_have_expired(self, wish: Wish) -> bool:
+        """Whether it takes a look row by row to know that no answer has expired."""
+        return wish.expired_before is not None and (self.oldest is None or self.oldest < wish.expired_before)
 
     def plan(self) -> Plan:
         """What a plain rerun would do."""
@@ -90,19 +143,17 @@ class Standing:
 
     table: pl.DataFrame
 
-    def to_do(self, retry_failed: str | None) -> pl.Series:
-        """One truth value per ordinal: this row is to be sent."""
-        return self.table.select(_to_do(retry_failed)).to_series()
+    def each(self, asked: pl.Expr) -> bytes:
+        """One truth value per ordinal, 0 or 1."""
+        return bytes(self.table.select("ordinal", asked.alias("asked"))["asked"].cast(pl.UInt8).to_list())
 
+    def expired(self, wish: Wish) -> int:
+        return int(self.table.filter(wish.expired()).height)
 
-def _to_do(retry_failed: str | None) -> pl.Expr:
-    known = pl.col("answered")
-    again = ~pl.col("permanent")
-    if retry_failed == ALL_KINDS:
-        again = pl.lit(True)
-    elif retry_failed is not None:
-        again = again | (pl.col("kind") == retry_failed)
-    return known.is_null() | (~known & again)
+    def oldest(self) -> int | None:
+        """When the oldest answer came; None when there is none."""
+        found: int | None = self.table.filter("answered")["at"].min()  # type: ignore[assignment]
+        return found
 
 
 def keys_name(job: Job, fingerprint: str) -> str:
@@ -143,7 +194,7 @@ def make(
     gone: pl.DataFrame,
     snapshot: Snapshot | None,
     *,
-    retry_failed: str | None,
+    wish: Wish,
     asked_before: str,
 ) -> Plan:
     """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one."""
@@ -151,13 +202,15 @@ def make(
     marked = table.select(
         pl.col("answered").fill_null(False).alias("done"),
         pl.col("answered").is_null().alias("unknown"),
-        _to_do(retry_failed).alias("to_do"),
+        wish.to_do().alias("to_do"),
+        wish.expired().alias("expired"),
         "ordinal",
     )
     done = int(marked["done"].sum())
     unknown = int(marked["unknown"].sum())
     failed = table.height - done - unknown
-    failed_again = int((marked["to_do"] & ~marked["unknown"]).sum())
+    failed_again = int((marked["to_do"] & ~marked["unknown"] & ~marked["done"]).sum())
+    expired = int(marked["expired"].sum())
     unknown_rows = marked.filter("unknown")["ordinal"]
     changed = _changed(job, unknown_rows, gone, snapshot)
     again = 0
@@ -175,7 +228,19 @@ def make(
         failed_kept=failed - failed_again,
         removed=gone.height - changed,
         again=again,
+        expired=expired,
+        expired_again=expired if wish.refresh_expired else 0,
     )
+
+
+def since_last_run(plan: Plan, gone: pl.DataFrame | None, listed_before: Keys | None) -> dict[str, int]:
+    """The rows of the input beside those of the last run: kept (the same question was asked before), new, changed;
+    and gone, of the questions that the last run had listed."""
+    kept = plan.rows - plan.new - plan.changed
+    left = 0 if gone is None else gone.height
+    if gone is not None and listed_before is not None:
+        left = gone.join(listed_before.frame(), on="key", how="semi").height
+    return {"kept": kept, "new": plan.new, "changed": plan.changed, "gone": max(0, left - plan.changed)}
 
 
 def _has_ids(job: Job) -> bool:

@@ -235,6 +235,7 @@ class Outcome(NamedTuple):
     step: str | None = None
     earlier: Usage = NO_USAGE  # of the row's replies before the last, which are in the ledger on their own
     votes: Votes | None = None
+    renewed: bool = False  # asked although the row had an answer, which had expired: this one counts instead
 
     @property
     def answered(self) -> bool:

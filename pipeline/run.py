@@ -20,7 +20,19 @@ from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError
 from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
 from pipeline.ledger import Ledger, Totals
-from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.plan import (
+    ALL_KINDS,
+    Finished,
+    Plan,
+    Standing,
+    Wish,
+    kept_keys,
+    keys_name,
+    list_keys,
+    make,
+    since_last_run,
+    stand,
+)
 from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
@@ -32,6 +44,7 @@ from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
+from pipeline.storage.published import Published, in_place, look, settle_time, unfinished_ns
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Stamp
 from pipeline.summary import NAME as SUMMARY
@@ -60,6 +73,7 @@ class Options:
     max_minutes: float | None = None
     drain_s: float = DRAIN_S
     simulated: bool | None = False  # None: a loopback endpoint, its first reply will tell
+    refresh_expired: bool = False
 
 
 @dataclass(slots=True)
@@ -68,11 +82,12 @@ class _Known:
 
     fingerprint: str
     keys: Keys
-    plan: Plan | None  # None for a fresh job, whose rows are not looked at before they are sent
-    standing: Standing | None
+    plan: Plan
+    standing: Standing | None  # None for a fresh job, whose rows are not looked at before they are sent
     before: Totals
     rows: int
     fresh: bool  # there is no answer in the folder
+    since_last_run: Mapping[str, int]
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
 
 
@@ -93,6 +108,7 @@ def run(
     began, clock = time.time(), time.monotonic()
     files = files or Files()
     allowed_failures(options.max_failed, 0)
+    wish = Wish.of(job, began, options.retry_failed, refresh_expired=options.refresh_expired)
     refuse_foreign(job.folder)
     with signals_raise():
         checkpoint = Checkpoint.open(
@@ -100,7 +116,7 @@ def run(
         )
         try:
             with _opened_log(job.folder, echo) as log:
-                return _OneRun(job, checkpoint, options, log, say, files, began, clock).go(key, display)
+                return _OneRun(job, checkpoint, options, wish, log, say, files, began, clock).go(key, display)
         except OSError as exc:
             raise StorageError(
                 f"{exc.filename or job.folder}: {exc.strerror or exc}; every acknowledged answer is kept. "
@@ -150,6 +166,7 @@ class _OneRun:
         job: Job,
         checkpoint: Checkpoint,
         options: Options,
+        wish: Wish,
         log: RunLog,
         say: Callable[[str], None],
         files: Files,
@@ -159,6 +176,7 @@ class _OneRun:
         self.job = job
         self.checkpoint = checkpoint
         self.options = options
+        self.wish = wish
         self.log = log
         self.say = say
         self.files = files
@@ -167,6 +185,7 @@ class _OneRun:
         self.folder = job.folder
         self.stamp: Stamp = ()
         self.limits_found: dict[str, object] = {}
+        self.not_renewed = 0
 
     # -- the order of things ---------------------------------------------------------------------------------------
 
@@ -177,6 +196,8 @@ class _OneRun:
         finished = self._nothing_to_do(fingerprint)
         if finished is not None:
             self._seal()
+            settle_time(self.files, self.folder, self.began, finished=finished.exit_code == 0)
+            finished.write(self.files)
             return finished
         self.job.source.check_ids()
         known = self._look(fingerprint)
@@ -184,7 +205,7 @@ class _OneRun:
         stop = Stop()
         sent = 0
         complete = True
-        if known.plan is None or known.plan.to_send:
+        if known.standing is None or known.plan.to_send:
             sending = self._send(known, key(), display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
@@ -216,13 +237,15 @@ class _OneRun:
         # Files may change before their row is sent: then its key, made of what was there, is not made again.
         if not len(snapshot) and not job.attach.reads_files:
             keys = Keys(has_ids=job.spec.input.id is not None)
-            return _Known(fingerprint, keys, None, None, Totals(), rows, fresh=True)
+            plan = Plan.fresh(rows)
+            return _Known(fingerprint, keys, plan, None, Totals(), rows, True, since_last_run(plan, None, None))
         kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
         if kept is None and job.attach.reads_files:
             self.say(f"{job.spec.name}: looking at the attached files of {rows} rows, to know what is to be asked")
         keys = list_keys(job, kept)
         if self._changed():
             raise RunPaused(INPUT_CHANGED)
+        listed_before = kept or Keys.load(self.files, checkpoint.layout.keys, None, has_ids=True)
         if kept is None:
             keys.save(self.files, checkpoint.layout.keys, keys_name(job, fingerprint))
         standing, gone = stand(keys, snapshot)
@@ -231,13 +254,21 @@ class _OneRun:
             standing,
             gone,
             snapshot,
-            retry_failed=self.options.retry_failed,
+            wish=self.wish,
             asked_before=checkpoint.job.question,
         )
         self.log.info("plan", **asdict(plan))
         self._tell_unknown_kind(standing)
+        if plan.expired > plan.expired_again:
+            self.say(_expired(job, plan.expired))
         fresh = not plan.done and not gone["answered"].any()
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, snapshot.kept())
+        since = since_last_run(plan, gone, listed_before)
+        replies = snapshot.kept(self._replies_since())
+        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, since, replies)
+
+    def _replies_since(self) -> float:
+        """A refresh goes on from no reply that has expired itself."""
+        return (self.wish.expired_before or 0.0) if self.wish.refresh_expired else 0.0
 
     def _tell_unknown_kind(self, standing: Standing) -> None:
         kinds = standing.table.filter(~pl.col("answered"))["kind"].unique().drop_nulls().sort().to_list()
@@ -245,8 +276,8 @@ class _OneRun:
             there = f"there are: {', '.join(kinds)}" if kinds else "no row has failed"
             self.say(f"--retry-failed {self.options.retry_failed}: no row failed with this kind; {there}")
 
-    def _refuse_buying_again(self, plan: Plan | None) -> None:
-        if plan is None or not plan.again or self.options.accept_changes:
+    def _refuse_buying_again(self, plan: Plan) -> None:
+        if not plan.again or self.options.accept_changes:
             return
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
         each = snapshot.totals()
@@ -294,6 +325,7 @@ class _OneRun:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
         self.limits_found = dict(sending.wire.found())
+        self.not_renewed = sending.counts.not_renewed
         if stop.hurried:
             with signals_wait():
                 self.checkpoint.abandon()
@@ -306,14 +338,15 @@ class _OneRun:
         return None if minutes is None else max(0.0, minutes * 60 - (time.monotonic() - self.clock))
 
     def _work(self, known: _Known) -> Work:
-        if known.plan is None or known.standing is None:
+        if known.standing is None:
             return Work(known.rows, 0, 0, known.rows, 0, None, changed=self._changed)
-        to_do = bytes(known.standing.to_do(self.options.retry_failed).cast(pl.UInt8).to_list())
-        failed = bytes(known.standing.table["answered"].eq(False).fill_null(False).cast(pl.UInt8).to_list())
+        to_do = known.standing.each(self.wish.to_do())
+        failed = known.standing.each(pl.col("answered").eq(False).fill_null(False))
+        renewed = known.standing.each(self.wish.renews())
         plan = known.plan
         return Work(
             plan.rows,
-            plan.done,
+            plan.done - plan.expired_again,
             plan.failed_kept,
             plan.to_send,
             max(0, to_do.find(1)),
@@ -321,7 +354,8 @@ class _OneRun:
             lambda ordinal: failed[ordinal] == 1,
             self._changed,
             known.fresh,
-            kept=known.kept,
+            known.kept,
+            lambda ordinal: renewed[ordinal] == 1,
         )
 
     def _host(self) -> str:
@@ -358,30 +392,38 @@ class _OneRun:
         removed: int,
     ) -> Summary:
         job = self.job
-        if known.plan is None:
+        if known.standing is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
+        code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
         join = Join(
             job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields, job.spec.samples
         )
-        publish(self.files, job.folder, join, job.spec.input.id)
+        past = self._past(known.fingerprint)
+        if past is not None and self._in_place(past):
+            settle_time(self.files, self.folder, self.began, finished=code == 0)
+        else:
+            time_ns = None if code == 0 else unfinished_ns(self.began)
+            publish(self.files, job.folder, join, job.spec.input.id, time_ns)
         evaluation = evaluated(job, join)
-        code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
-        message = (
-            "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
-        )
+        message = f"{self.not_renewed} answers were not renewed, and stay; see run.log" if self.not_renewed else ""
+        if code:
+            message = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
         done = replace(summary, finished=True, exit_code=code, message=message, evaluation=evaluation)
         done.write(self.files)
+        tables = look(job.folder)
         finished = Finished(
             input=known.fingerprint,
             question=job.question,
             output=self._output_print(),
-            tables=_stats(job.folder),
+            tables=tables.stats,
             rows=known.rows,
             statuses=done.statuses,
             failures=done.failures,
             transient=transient,
             removed=removed,
             totals=done.totals,
+            oldest=standing.oldest(),
+            feet=tables.feet,
         )
         self.checkpoint.update(finished=asdict(finished))
         return done
@@ -413,7 +455,8 @@ class _OneRun:
             simulated=self.checkpoint.job.simulated,
             question=self.job.question,
             input=known.fingerprint,
-            plan=asdict(known.plan) if known.plan else {},
+            plan=asdict(known.plan),
+            since_last_run=dict(known.since_last_run),
             limits_found=self.limits_found,
         )
 
@@ -426,20 +469,38 @@ class _OneRun:
             made.append(self.job.spec.evaluate.model_dump())
         return hashlib.sha256(orjson.dumps(made)).hexdigest()
 
+    def _past(self, fingerprint: str) -> Finished | None:
+        """The finished run before this one, when nothing has been sent or changed since."""
+        past = Finished.of(self.checkpoint.job.finished)
+        return past if past is not None and past.of_this(self.job, fingerprint) else None
+
+    def _in_place(self, past: Finished) -> bool:
+        """The tables are as that run left them, and would be made the same again."""
+        return past.output == self._output_print() and in_place(self.folder, Published(past.tables, past.feet))
+
+    def _expired(self, past: Finished, fingerprint: str) -> int:
+        if not past.may_have_expired(self.wish):
+            return 0
+        keys = list_keys(self.job, kept_keys(self.job, self.files, self.checkpoint.layout.keys, fingerprint))
+        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
+        return stand(keys, snapshot)[0].expired(self.wish)
+
     def _nothing_to_do(self, fingerprint: str) -> Summary | None:
         """The finished run once more, when input, question, tables and options leave nothing to send or to write."""
-        past = Finished.of(self.checkpoint.job.finished)
-        if past is None or not past.of_this(self.job, fingerprint) or self.options.retry_failed is not None:
+        past = self._past(fingerprint)
+        if past is None or past.transient or self.options.retry_failed is not None or not self._in_place(past):
             return None
-        in_place = past.output == self._output_print() and past.tables == _stats(self.job.folder)
-        if past.transient or not in_place:
+        expired = self._expired(past, fingerprint)
+        if expired and self.wish.refresh_expired:
             return None
+        plan = replace(past.plan(), expired=expired)
         code = 3 if past.failed > allowed_failures(self.options.max_failed, past.rows) else 0
         return Summary(
             job=self.job.spec.name,
             exit_code=code,
             message="nothing to do: every row has ended, and the tables are in place"
-            + (f"; {past.failed} rows failed, see `pipeline failures` and --retry-failed" if code else ""),
+            + (f"; {past.failed} rows failed, see `pipeline failures` and --retry-failed" if code else "")
+            + (f"; {_expired(self.job, expired)}" if expired else ""),
             finished=True,
             rows=past.rows,
             statuses=past.statuses,
@@ -454,7 +515,10 @@ class _OneRun:
             simulated=self.checkpoint.job.simulated,
             question=self.job.question,
             input=fingerprint,
+            plan=asdict(plan),
+            since_last_run=since_last_run(plan, None, None),
             nothing_to_do=True,
+            carried=Summary.to_carry(self.folder),
         )
 
 
@@ -473,16 +537,8 @@ def _count(table: pl.DataFrame) -> tuple[dict[str, int], dict[str, int], int]:
     return dict(by_status.iter_rows()), dict(by_kind.iter_rows()), transient
 
 
-def _stats(folder: str) -> dict[str, list[int]]:
-    """Size and time of each table; a table that is not there has none."""
-    stats = {}
-    for name in (RESULTS, FAILED, ATTEMPTS):
-        try:
-            seen = os.stat(os.path.join(folder, name))
-        except FileNotFoundError:
-            continue
-        stats[name] = [seen.st_size, seen.st_mtime_ns]
-    return stats
+def _expired(job: Job, count: int) -> str:
+    return f"{count} answers are older than {job.spec.expire}; --refresh-expired asks them again"
 
 
 def _starting(work: Work, job: Job) -> str:

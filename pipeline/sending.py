@@ -58,6 +58,7 @@ class Counts:
 
     answered: int = 0
     failed: int = 0
+    not_renewed: int = 0  # of the failed: the row keeps the answer that it had
 
     @property
     def ended(self) -> int:
@@ -78,6 +79,7 @@ class Work:
     changed: Callable[[], object] = lambda: False  # the input is not what was planned with
     fresh: bool = True  # the folder holds no answer yet
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # replies paid for by an earlier run
+    renews: Callable[[int], bool] = lambda ordinal: False  # the row has an answer, which has expired
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
@@ -172,6 +174,8 @@ class Sending:
     def ended(self, outcome: Outcome) -> None:
         """Raises StorageError when it cannot be written down."""
         self._awaited.pop(outcome.key, None)
+        if self.work.renews(outcome.row.ordinal):
+            outcome = outcome._replace(renewed=True)
         self.checkpoint.record(outcome)
         if outcome.attempts:
             self.ledger.add(outcome.billed, outcome.usage)
@@ -179,6 +183,7 @@ class Sending:
             self.counts.answered += 1
         else:
             self.counts.failed += 1
+            self.counts.not_renewed += outcome.renewed
             self._log_failure(outcome)
 
     def seen(self, reply: ApiReply) -> None:

@@ -42,9 +42,11 @@ class Summary:
     question: str
     input: str
     plan: dict[str, int] = field(default_factory=dict)
+    since_last_run: dict[str, int] = field(default_factory=dict)  # kept, new, changed, gone
     limits_found: dict[str, Any] = field(default_factory=dict)
     nothing_to_do: bool = False
     evaluation: Evaluation | None = None
+    carried: dict[str, Any] = field(default_factory=dict)  # of an earlier summary, and still true
 
     @property
     def failed(self) -> int:
@@ -63,6 +65,7 @@ class Summary:
             "statuses": self.statuses,
             "failures": self.failures,
             "plan": self.plan,
+            "rows_since_last_run": self.since_last_run,
             "rows_ended_this_run": self.ended_this_run,
             "requests": self.totals.attempts,
             "requests_billed": self.totals.billed,
@@ -78,6 +81,7 @@ class Summary:
             "cost_usd": self.totals.cost(self.prices),
             **({} if self.evaluation is None else {"evaluation": self.evaluation.members()}),
             "limits_found": self.limits_found,
+            **self.carried,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
             "seconds": round(self.seconds, 3),
             "question_fingerprint": self.question,
@@ -88,6 +92,16 @@ class Summary:
     def write(self, files: Files) -> None:
         path = os.path.join(self.folder, NAME)
         write_whole(files, path, orjson.dumps(self.members(), option=orjson.OPT_INDENT_2, default=str) + b"\n")
+
+    @staticmethod
+    def to_carry(folder: str) -> dict[str, Any]:
+        """What a run with nothing to do cannot know of itself, out of the summary of the run that did it."""
+        try:
+            with open(os.path.join(folder, NAME), "rb") as file:
+                members = orjson.loads(file.read())
+            return {name: members[name] for name in ("evaluation", "limits_found") if name in members}
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def lines(self) -> list[str]:
         """For people."""

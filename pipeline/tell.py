@@ -30,6 +30,7 @@ def forecast_lines(found: Forecast) -> list[str]:
         f"  new     {plan.new}",
         f"  changed {plan.changed}",
         f"  failed  {plan.failed_again} to be tried again, {plan.failed_kept} for good (--retry-failed sends them)",
+        *_expired(found),
         f"removed   {plan.removed} (answers kept, left out of the results)",
         f"to send   {plan.to_send}",
     ]
@@ -43,6 +44,14 @@ def forecast_lines(found: Forecast) -> list[str]:
         )
         lines.append(f"time      {at_least}")
     return lines
+
+
+def _expired(found: Forecast) -> list[str]:
+    plan = found.plan
+    if not plan.expired:
+        return []
+    again = "to be asked again" if plan.expired_again else "kept (--refresh-expired asks them again)"
+    return [f"expired   {plan.expired} of those done, {again}"]
 
 
 def _tokens(found: Forecast) -> str:

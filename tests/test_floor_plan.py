@@ -31,10 +31,10 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"}
-    | {"attachments"},
+    "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify"}
+    | {"attachments", "keys", "lock", "layout", "files"},
     "provider": {"ask", "budget"},
-    "spec": {"", "endpoint", "load", "starter"},
+    "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
     "attachments": {""},

@@ -3,16 +3,17 @@ from __future__ import annotations
 import csv
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, SpecError
 from pipeline.job import Job, same_ids
 from pipeline.look import forecast
-from pipeline.plan import ALL_KINDS, Plan, Standing, kept_keys, keys_name, list_keys, make, stand
+from pipeline.plan import ALL_KINDS, Plan, Standing, Wish, kept_keys, keys_name, list_keys, make, since_last_run, stand
 from pipeline.records import Billed, Outcome, Status, Usage
 from pipeline.spec import load
 from pipeline.storage.checkpoint import Checkpoint
@@ -31,6 +32,7 @@ class Desk:
         self.prompt = "Say {{ text }}"
         self.id: str | None = "id"
         self.model: dict[str, Any] = {"name": "m", "max_tokens": 10}
+        self.more: dict[str, Any] = {}
 
     def rows(self, *rows: tuple[str, str]) -> None:
         with (self.folder / "in.csv").open("w", newline="") as file:
@@ -44,6 +46,7 @@ class Desk:
             "model": self.model,
             "prices": {"input": 1, "output": 2},
             "output": "out",
+            **self.more,
         }
         (self.folder / "job.yaml").write_text(json.dumps(spec))
         return Job(load(Path("job.yaml")))
@@ -86,12 +89,15 @@ class Desk:
         return *stand(list_keys(job, None), snapshot), snapshot, question
 
     def plan(self, retry_failed: str | None = None) -> Plan:
+        return self.plan_of(Wish(retry_failed))
+
+    def plan_of(self, wish: Wish) -> Plan:
         standing, gone, snapshot, question = self.look()
-        plan = make(self.job, standing, gone, snapshot, retry_failed=retry_failed, asked_before=question)
-        to_do = standing.to_do(retry_failed)
-        assert to_do.null_count() == 0
-        assert plan.to_send == to_do.sum()
-        assert plan.done + plan.failed_kept + plan.failed_again + plan.new + plan.changed == plan.rows == to_do.len()
+        plan = make(self.job, standing, gone, snapshot, wish=wish, asked_before=question)
+        to_do = standing.each(wish.to_do())
+        assert plan.to_send == sum(to_do)
+        assert plan.expired == standing.expired(wish) <= plan.done
+        assert plan.done + plan.failed_kept + plan.failed_again + plan.new + plan.changed == plan.rows == len(to_do)
         assert min(plan.removed, plan.new, plan.failed_kept) >= 0
         return plan
 
@@ -170,6 +176,78 @@ def test_a_success_replaces_a_failure_and_never_the_other_way(desk: Desk) -> Non
     desk.answer("a")
     desk.answer("a", status=Status.FAILED, kind="server_error")
     assert (desk.plan().done, desk.plan().failed_again) == (1, 0)
+
+
+# -- answers that expire
+
+
+LATER = 2**32 - 1.0
+
+
+def test_answers_older_than_allowed_are_asked_again_only_when_told(desk: Desk) -> None:
+    desk.rows(*ABC)
+    desk.answer("a", "b")
+    desk.answer("c", status=Status.FAILED, kind="content_policy", permanent=True)
+    kept = desk.plan_of(Wish(None, LATER))
+    assert (kept.done, kept.expired, kept.expired_again, kept.to_send) == (2, 2, 0, 0)
+    asked = desk.plan_of(Wish(None, LATER, refresh_expired=True))
+    assert (asked.done, asked.expired, asked.expired_again, asked.failed_again, asked.to_send) == (2, 2, 2, 0, 2)
+    young = desk.plan_of(Wish(None, 1.0, refresh_expired=True))
+    assert (young.expired, young.to_send) == (0, 0)
+    both = desk.plan_of(Wish(ALL_KINDS, LATER, refresh_expired=True))
+    assert (both.expired_again, both.failed_again, both.to_send) == (2, 1, 3)
+
+
+def test_a_forecast_counts_and_prices_what_has_expired(desk: Desk) -> None:
+    desk.rows(*ABC)
+    desk.answer()
+    desk.more = {"expire": "2h"}
+    now = time.time()
+    young = forecast(desk.job, None, refresh_expired=True, clock=lambda: now)
+    assert (young.plan.expired, young.plan.to_send) == (0, 0)
+    old = forecast(desk.job, None, clock=lambda: now + 7202)
+    assert (old.plan.expired, old.plan.to_send, old.cost_usd) == (3, 0, 0.0)
+    again = forecast(desk.job, None, refresh_expired=True, clock=lambda: now + 7202)
+    assert (again.plan.expired_again, again.plan.to_send) == (3, 3)
+    assert again.cost_usd == pytest.approx(3 * (10 + 2 * 5) / 1e6)
+
+
+def test_a_refresh_without_an_age_is_refused(desk: Desk) -> None:
+    desk.rows(*ABC)
+    with pytest.raises(SpecError, match="expire: 30d"):
+        forecast(desk.job, None, refresh_expired=True)
+
+
+# -- what came and went since the last run
+
+
+def since(desk: Desk, listed: Keys | None) -> tuple[dict[str, int], Keys]:
+    standing, gone, snapshot, question = desk.look()
+    plan = make(desk.job, standing, gone, snapshot, wish=Wish(), asked_before=question)
+    return since_last_run(plan, gone, listed), list_keys(desk.job, None)
+
+
+def test_rows_that_left_are_told_once_and_an_edit_is_no_leaving(desk: Desk) -> None:
+    desk.rows(*ABC)
+    desk.answer()
+    _, listed = since(desk, None)
+    desk.rows(("1", "a"), ("2", "edited"), ("4", "d"))
+    told, listed = since(desk, listed)
+    assert told == {"kept": 1, "new": 1, "changed": 1, "gone": 1}
+    desk.answer()
+    desk.rows(("1", "a"), ("2", "edited"), ("4", "d"), ("5", "e"))
+    told, listed = since(desk, listed)
+    assert told == {"kept": 3, "new": 1, "changed": 0, "gone": 0}
+    desk.answer()
+    desk.rows(("5", "e"))
+    assert since(desk, listed)[0] == {"kept": 1, "new": 0, "changed": 0, "gone": 3}
+
+
+def test_without_a_list_of_the_last_run_all_that_was_ever_asked_counts(desk: Desk) -> None:
+    desk.rows(*ABC)
+    desk.answer("a", "b")
+    desk.rows(("1", "a"), ("3", "c"))
+    assert since(desk, None)[0] == {"kept": 1, "new": 1, "changed": 0, "gone": 1}
 
 
 # -- another question

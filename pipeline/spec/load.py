@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import SpecError
+from pipeline.spec.age import NO_AGE
 from pipeline.spec.document import Document, KeyPath, Place, Trap, quoted, shown
 from pipeline.spec.hints import block_at, keys_of, likely, param_problem, unknown_key
 from pipeline.spec.model import USER_MISSING, JobSpec
@@ -216,6 +217,8 @@ def _words(path: KeyPath, kind: str, error: ErrorDetails) -> str:
             return f"must be at least {limits['ge']:g}, not {seen}"
         case "less_than_equal":
             return f"must be at most {limits['le']:g}, not {seen}"
+        case age if age == NO_AGE:
+            return f"must be a whole number above 0 and m, h, d or w, such as 30d, not {seen}"
         case "literal_error":
             return f"must be {str(limits['expected']).replace(chr(39), '')}, not {seen}"
         case "tuple_type":

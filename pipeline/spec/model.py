@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.spec.age import Age
 from pipeline.spec.attach import AttachmentsBlock, AttachmentSpec
 from pipeline.spec.block import Block, Positive, Price, Words
 from pipeline.spec.endpoint import EndpointSpec
@@ -211,5 +212,8 @@ class JobSpec(Block):
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the job may cost.")
+    expire: Age | None = Field(
+        default=None, description="Age at which an answer has expired, such as 30d; asked again on --refresh-expired."
+    )
     prices: PricesSpec | None = Field(default=None, description="What tokens or requests cost; unknown stays unknown.")
     output: OutputSpec = Field(description="Where the results go.")

@@ -22,6 +22,7 @@ MAY_BE_EMPTY: Final = (
     "answer",
     "evaluate",
     "attachments",
+    "expire",
 )
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),

@@ -62,6 +62,8 @@ limits:
 
 # prices: {{input: 0.30, output: 2.50}}   # USD per 1M tokens, of your own contract; unknown stays unknown
 
+# expire: 30d                       # older answers are asked again on `pipeline run --refresh-expired`
+
 output: {output}
 """
 

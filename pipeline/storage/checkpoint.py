@@ -320,7 +320,7 @@ def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
     }
 
 
-_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q", "y")
+_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q", "o", "y")
 
 
 def _outcome_body(outcome: Outcome) -> bytes:
@@ -352,6 +352,7 @@ def _outcome_body(outcome: Outcome) -> bytes:
         outcome.step,
         None if outcome.earlier is NO_USAGE else _usage_members(outcome.earlier),
         None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode(),
+        outcome.renewed or None,
     )
     for name, value in zip(_MAY_BE_MISSING, rest, strict=True):
         if value is not None:

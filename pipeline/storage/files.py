@@ -32,6 +32,10 @@ class Files:
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 
+    def date(self, fd: int, time_ns: int) -> None:
+        """When the file says it was last written to."""
+        os.utime(fd, ns=(time_ns, time_ns))
+
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 

@@ -19,6 +19,7 @@ from pipeline.storage.files import ASIDE, Files, create, discard, publish, write
 
 KEY_BYTES = 16
 _FORMAT = b"prompt-pipeline key 1\0"
+_NAME_BYTES = 32
 _HEADER_BYTES = 64
 
 
@@ -91,14 +92,15 @@ class Keys:
         publish(files, aside, path)
 
     @classmethod
-    def load(cls, files: Files, path: str, name: str, *, has_ids: bool) -> Keys | None:
-        """The kept list, None when there is none for this name or it is not whole."""
+    def load(cls, files: Files, path: str, name: str | None, *, has_ids: bool) -> Keys | None:
+        """The kept list, None when there is none for this name (None: any) or it is not whole."""
         try:
             content = files.read(path)
         except FileNotFoundError:
             return None
         head, data = content[:_HEADER_BYTES], content[_HEADER_BYTES:]
-        if head != hashlib.sha256(name.encode()).digest() + hashlib.sha256(data).digest():
+        named = head[:_NAME_BYTES] if name is None else hashlib.sha256(name.encode()).digest()
+        if head != named + hashlib.sha256(data).digest():
             return None
         keys = cls(has_ids=has_ids)
         keys._all = bytearray(data)

@@ -247,8 +247,8 @@ def added_names(prefix: str, fields: Sequence[str] = (), samples: int = 1) -> li
     return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes])]
 
 
-def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dict[str, int]:
-    """Write the tables, each whole or not at all; results.parquet last. Gives the rows of each."""
+def publish(files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None) -> dict[str, int]:
+    """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each."""
     id_columns = [] if id_column is None else [id_column]
     return {
         ATTEMPTS: write_table(
@@ -258,7 +258,9 @@ def publish(files: Files, folder: str, join: Join, id_column: str | None) -> dic
             lambda: join.attempts(id_column),
         ),
         FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
-        RESULTS: write_table(files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results),
+        RESULTS: write_table(
+            files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results, time_ns=time_ns
+        ),
     }
 
 

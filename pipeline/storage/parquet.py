@@ -44,7 +44,8 @@ LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "j": pl.String(),
     "v": pl.String(),
     "q": pl.List(pl.Int64()),
-    "y": pl.String(),
+    "o": pl.String(),
+    "y": pl.Boolean(),
 }
 """The members of a journal line, by their short names."""
 
@@ -70,7 +71,8 @@ _LONG = {
     "j": "fields",  # the typed answer, as JSON
     "v": "answer_step",
     "q": "earlier",  # token counts of the row's replies before this one, in the order of the columns below
-    "y": "votes",  # of several samples, as JSON: their texts, and the agreement by field
+    "o": "votes",  # of several samples, as JSON: their texts, and the agreement by field
+    "y": "renewed",  # of an outcome: it was asked for although the row had an answer
 }
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _EVENTS = {"o": "outcome", "t": "attempt", "k": "kept"}
@@ -81,6 +83,9 @@ PART_SCHEMA: Mapping[str, pl.DataType] = {
     **{name: pl.Int64() for name in _USAGE},
 }
 """Columns of a part, one row per record of its segment. ``key`` is 16 bytes."""
+
+_LATER = frozenset({"renewed", "votes"})
+"""Columns that parts of earlier versions do not have: there they are null."""
 
 
 def records_in(lines: Iterable[bytes]) -> list[bytes]:
@@ -112,17 +117,32 @@ def read_columns(path: str, columns: Iterable[str]) -> pl.DataFrame:
     """Named columns of a part. Raises StorageError where polars cannot make sense of the file."""
     wanted = list(columns)
     try:
-        return pl.read_parquet(path, columns=wanted, glob=False, hive_partitioning=False)
+        try:
+            return _read(path, wanted)
+        except pl.exceptions.ColumnNotFoundError:
+            there = pl.read_parquet_schema(path)
+            old = _read(path, [name for name in wanted if name in there or name not in _LATER])
+            none = (pl.lit(None, PART_SCHEMA[name]).alias(name) for name in wanted if name not in old.columns)
+            return old.with_columns(none).select(wanted)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
         raise StorageError(f"{path} cannot be read as a part of the checkpoint: {_first_line(exc)}") from exc
 
 
+def _read(path: str, columns: list[str]) -> pl.DataFrame:
+    return pl.read_parquet(path, columns=columns, glob=False, hive_partitioning=False)
+
+
 def write_table(
-    files: Files, path: str, schema: Mapping[str, pl.DataType], frames: Callable[[], Iterator[pl.DataFrame]]
+    files: Files,
+    path: str,
+    schema: Mapping[str, pl.DataType],
+    frames: Callable[[], Iterator[pl.DataFrame]],
+    *,
+    time_ns: int | None = None,
 ) -> int:
     """Stream frames of one schema into a Parquet file that appears whole or not at all. Gives the rows written.
 
-    The bytes depend on the rows alone, not on how they were cut into frames.
+    The bytes depend on the rows alone, not on how they were cut into frames. ``time_ns``: what its time shall say.
     """
     counted = 0
 
@@ -147,6 +167,8 @@ def write_table(
             row_group_size=ROW_GROUP,
             maintain_order=True,
         )
+        if time_ns is not None:
+            files.date(sink.fd, time_ns)
         files.fsync(sink.fd)
     except BaseException as exc:
         discard(files, aside)

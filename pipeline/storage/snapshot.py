@@ -32,6 +32,7 @@ STANDING_SCHEMA = {
     "kind": _KIND,
     "permanent": pl.Boolean(),
     "answered": pl.Boolean(),
+    "at": pl.UInt32(),  # when it ended, in whole seconds since 1970: half the memory of the record's own time
 }
 
 
@@ -72,9 +73,10 @@ class Snapshot:
     def standing(self) -> pl.DataFrame:
         """How each key stands: one row per key, with the record that counts and where it lies (piece, place).
 
-        The first answer counts; without an answer, the latest failure. Success replaces failure, never the other way.
+        The latest renewed answer counts, or the first one; without an answer, the latest failure. Success replaces
+        failure, never the other way.
         """
-        columns = ["key", "event", "status", "kind", "permanent"]
+        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
         frames = [
             self.piece(number, columns)
             .with_row_index("place")
@@ -87,6 +89,8 @@ class Snapshot:
                 pl.col("kind").cast(_KIND),
                 pl.col("permanent").fill_null(False),
                 pl.col("kind").is_null().alias("answered"),
+                pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
+                pl.col("renewed").fill_null(False),
             )
             for number in range(len(self))
         ]
@@ -94,29 +98,36 @@ class Snapshot:
             return pl.DataFrame(schema=STANDING_SCHEMA)
         outcomes = pl.concat(frames)
         if outcomes["key"].n_unique() == outcomes.height:
-            return outcomes
-        answers = outcomes.filter("answered").unique("key", keep="first", maintain_order=True)
-        if answers.height == outcomes.height:
-            return answers
-        failures = outcomes.filter(~pl.col("answered")).unique("key", keep="last", maintain_order=True)
-        return pl.concat([answers, failures.join(answers, on="key", how="anti")])
+            return outcomes.drop("renewed")
+        answered, renewed = pl.col("answered"), pl.col("renewed")
+        counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
+        for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
+            those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
+            counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
+        return _with_refusals(counts, outcomes).drop("renewed")
 
-    def kept(self) -> dict[str, tuple[ApiReply, ...]]:
-        """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order."""
+    def kept(self, since: float = 0.0) -> dict[str, tuple[ApiReply, ...]]:
+        """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order.
+
+        Without those of exchanges that began before ``since``.
+        """
         found: dict[str, list[ApiReply]] = {}
+        began: dict[str, float] = {}
         for number in range(len(self)):
             events = self.piece(number, ["key", "event"])
             if not found and not (events["event"] == "kept").any():
                 continue
-            for key, event, record in self._in_order(number):
+            for key, event, at, record in self._in_order(number):
                 if event == "kept":
                     found.setdefault(key, []).append(record)
+                    began.setdefault(key, at)
                 elif event == "ended":
                     found.pop(key, None)
-        return {key: tuple(replies) for key, replies in found.items()}
+                    began.pop(key, None)
+        return {key: tuple(replies) for key, replies in found.items() if began[key] >= since}
 
-    def _in_order(self, number: int) -> Iterator[tuple[str, str, ApiReply]]:
-        columns = ["key", "event", "status", "permanent", "raw", "http_status", "latency_s", *_COUNTS]
+    def _in_order(self, number: int) -> Iterator[tuple[str, str, float, ApiReply]]:
+        columns = ["key", "event", "status", "permanent", "raw", "http_status", "latency_s", "ended_at", *_COUNTS]
         for row in self.piece(number, columns).iter_rows(named=True):
             json = orjson.loads(row["raw"]) if row["event"] == "kept" else None
             usage = Usage(*(row[name] for name in _COUNTS))
@@ -124,7 +135,7 @@ class Snapshot:
             # A passing failure ends nothing: the next run goes on from what the row has paid for.
             passing = row["status"] == Status.FAILED and not row["permanent"]
             ended = row["event"] == "outcome" and not passing
-            yield row["key"].hex(), "ended" if ended else row["event"], reply
+            yield row["key"].hex(), "ended" if ended else row["event"], row["ended_at"] or 0.0, reply
 
     def ids(self, places: pl.DataFrame) -> set[str]:
         """The ids under which some records (piece, place) were asked."""
@@ -179,6 +190,19 @@ class Snapshot:
             .agg(pl.len().alias("rows"), pl.col("permanent").all())
             .sort(["rows", "kind"], descending=[True, False])
         )
+
+
+def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
+    """An answer whose renewal was refused for good is as young as the refusal: it has to expire once more."""
+    refused = outcomes.filter(pl.col("renewed") & pl.col("permanent") & ~pl.col("answered"))
+    if refused.is_empty():
+        return counts
+    latest = refused.group_by("key").agg(pl.col("at").max().alias("refused"))
+    return (
+        counts.join(latest, on="key", how="left", maintain_order="left")
+        .with_columns(pl.max_horizontal("at", "refused").alias("at"))
+        .drop("refused")
+    )
 
 
 def _totals_of(made: pl.DataFrame) -> Totals:

@@ -26,7 +26,7 @@ from tests.rigs.work import NAME, Truth, key_of, outcome_of
 @dataclass(frozen=True, slots=True)
 class Found:
     key: str
-    what: str  # answer failure attempt kept in_doubt
+    what: str  # answer failure attempt kept in_doubt renewal refusal
     text: str
 
 
@@ -74,7 +74,7 @@ def _part(path: str, member: dict[str, Any]) -> list[Found]:
 
 @functools.lru_cache(64)
 def rows_of(data: bytes) -> tuple[Found, ...]:
-    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error", "raw"]).rows()
+    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error", "raw", "renewed"]).rows()
     return tuple(_found(key.hex(), *more) for key, *more in rows)
 
 
@@ -84,18 +84,21 @@ def _segment(data: bytes, job: str) -> list[Found]:
     members = [_line(line, int(header["salt"], 16)) for line in lines[:-1]] if header else []
     events = {"o": "outcome", "t": "attempt", "k": "kept"}
     return [
-        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"), each.get("z"))
+        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"), each.get("z"), each.get("y"))
         for each in members
         if each is not None and each["e"] in events
     ]
 
 
-def _found(key: str, event: str, text: str | None, kind: str | None, error: str | None, raw: str | None) -> Found:
+def _found(
+    key: str, event: str, text: str | None, kind: str | None, error: str | None, raw: str | None, renewed: bool | None
+) -> Found:
     if event == "kept":
         return Found(key, "kept", str(json.loads(raw or "null")))
     if kind == "in_doubt":
         return Found(key, "in_doubt", "")
-    what = "attempt" if event == "attempt" else "failure" if text is None else "answer"
+    ends = ("refusal", "renewal") if renewed else ("failure", "answer")
+    what = "attempt" if event == "attempt" else ends[text is not None]
     return Found(key, what, (error if text is None else text) or "")
 
 
@@ -163,11 +166,12 @@ def _content(found: list[Found], truth: Truth, safe: frozenset[str]) -> list[str
 
 
 def _expected(found: list[Found]) -> dict[str, Found]:
-    """The first answer counts; without one, the latest failure."""
+    """The latest renewal counts, or the first answer; without either, the latest failure."""
     expected: dict[str, Found] = {}
-    for each in found:
+    ends = (each for each in found if each.what in ("answer", "failure", "renewal", "refusal"))
+    for each in ends:
         had = expected.get(each.key)
-        if each.what in ("answer", "failure") and (had is None or had.what == "failure"):
+        if had is None or each.what == "renewal" or had.what in ("failure", "refusal"):
             expected[each.key] = each
     return expected
 
@@ -176,12 +180,12 @@ def _standing(folder: str, found: list[Found]) -> list[str]:
     snapshot = Snapshot(folder, str(json.loads(_bytes(folder, "job.json"))["job"]))
     table = snapshot.standing()
     wrong = ["a key stands twice"] if table["key"].n_unique() != table.height else []
-    pieces = [snapshot.piece(number, ["text", "error"]).rows() for number in range(len(snapshot))]
+    pieces = [snapshot.piece(number, ["text", "error", "renewed"]).rows() for number in range(len(snapshot))]
     stands = {}
     for key, piece, place, answered in table.select("key", "piece", "place", "answered").rows():
-        text, error = pieces[piece][place]
+        text, error, renewed = pieces[piece][place]
         name = key.to_bytes(16, "little", signed=True).hex()
-        stands[name] = Found(name, "answer" if answered else "failure", text if answered else error)
+        stands[name] = _found(name, "outcome", text if answered else None, None, error, None, renewed)
     if stands != _expected(found):
         wrong.append(f"stands as {stands}, not as {_expected(found)}"[:400])
     return wrong
@@ -199,14 +203,14 @@ def _again(folder: str, files: Files, found: list[Found]) -> list[str]:
 def _completes(folder: str, files: Files, truth: Truth, found: list[Found], rows: int) -> list[str]:
     """The next run asks the rest, and every row has its answer once."""
     checkpoint = Checkpoint.open(folder, NAME, files=files)
-    had = {key for key, each in _expected(found).items() if each.what == "answer"}
+    had = {key for key, each in _expected(found).items() if each.what in ("answer", "renewal")}
     for row in range(rows):
         if key_of(row) not in had:
             checkpoint.record(outcome_of(truth.say(key_of(row), "answer")))
     checkpoint.seal()
     checkpoint.release()
     found = read_folder(folder)
-    answers = [each for each in _expected(found).values() if each.what == "answer"]
+    answers = [each for each in _expected(found).values() if each.what in ("answer", "renewal")]
     wrong = _content(found, truth, frozenset())
     missing = rows - len(answers)
     return [*wrong, f"{missing} rows without an answer after the follow-up"] if missing else wrong

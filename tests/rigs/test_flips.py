@@ -23,7 +23,7 @@ from tests.rigs.work import NAME, Truth, outcome_of
 
 
 @pytest.mark.fault("C02", "C04", "C05", "C10")
-@pytest.mark.parametrize("name", ["journal/0004.jsonl", "manifest.jsonl", "parts/part-0001.parquet"])
+@pytest.mark.parametrize("name", ["journal/0005.jsonl", "manifest.jsonl", "parts/part-0001.parquet"])
 def test_every_flipped_bit_in_acknowledged_data_is_told(name: str, tmp_path: Path) -> None:
     folder = prepare(tmp_path / "whole")
     flips, rng = Flips(), random.Random(8)
@@ -38,10 +38,10 @@ def test_every_flipped_bit_in_acknowledged_data_is_told(name: str, tmp_path: Pat
 @pytest.mark.fault("C01", "C02")
 def test_a_flipped_newline_costs_no_record(tmp_path: Path) -> None:
     folder = prepare(tmp_path / "whole")
-    data = (folder / "journal/0004.jsonl").read_bytes()
+    data = (folder / "journal/0005.jsonl").read_bytes()
     flips = Flips()
     for at, bit in itertools.product([at for at, byte in enumerate(data) if byte == 10], range(0, 8, pick(3, 1))):
-        try_flip(folder, tmp_path / "copy", "journal/0004.jsonl", 8 * at + bit, flips)
+        try_flip(folder, tmp_path / "copy", "journal/0005.jsonl", 8 * at + bit, flips)
     assert not flips.wrong
 
 

@@ -26,7 +26,7 @@ class Said:
 
     serial: int
     key: str
-    what: str  # answer failure attempt kept
+    what: str  # answer failure attempt kept renewal refusal
     text: str
 
 
@@ -120,6 +120,10 @@ class Run:
             if failed and self.rng.random() < 0.7:  # a later run would do this; the order in the journal is the same
                 self._send(checkpoint, key)
                 self._record(checkpoint, self.truth.say(key, "answer", self._length()))
+            elif not failed and self.rng.random() < 0.15:
+                for what in self.rng.choice([["renewal"], ["refusal"], ["renewal", "refusal", "renewal"]]):
+                    self._send(checkpoint, key)
+                    self._record(checkpoint, self.truth.say(key, what, self._length()))
             if self.rng.random() < 0.4:
                 checkpoint.writer.commit()
                 if self.rng.random() < 0.5:
@@ -170,11 +174,11 @@ class Run:
 
 def outcome_of(said: Said) -> Outcome:
     row = Row(int(said.key, 16) - 1, None, {})
-    if said.what == "failure":
-        return Outcome(said.key, row, Status.FAILED, kind="server_error", error=said.text, attempts=1)
-    return Outcome(
-        said.key, row, Status.OK, said.text, usage=Usage(said.serial, 1, said.serial + 1), billed=Billed.YES, attempts=1
-    )
+    renewed = said.what in ("renewal", "refusal")
+    if said.what in ("failure", "refusal"):
+        return Outcome(said.key, row, Status.FAILED, kind="server_error", error=said.text, attempts=1, renewed=renewed)
+    usage = Usage(said.serial, 1, said.serial + 1)
+    return Outcome(said.key, row, Status.OK, said.text, usage=usage, billed=Billed.YES, attempts=1, renewed=renewed)
 
 
 def answered_keys(folder: str, job: str) -> set[str]:

@@ -7,9 +7,10 @@ import pytest
 
 from pipeline.errors import StorageError, TransientError
 from pipeline.ledger import Totals
-from pipeline.records import Billed, Outcome, Row, Status, Usage
+from pipeline.records import ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import as_number
+from pipeline.storage.parquet import read_columns
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
 from tests.rigs.disk import Disk
 
@@ -98,6 +99,85 @@ def test_success_replaces_failure_and_never_the_other_way(sealed: bool, checkpoi
     assert stands(checkpoint) == {1: "first", 2: "latest", 3: "cut"}
     answered = {row_of(key): answered for key, answered in look(checkpoint).standing().select("key", "answered").rows()}
     assert answered == {1: True, 2: False, 3: True}
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_the_latest_renewed_answer_counts_and_a_failed_renewal_changes_nothing(
+    sealed: bool, checkpoint: Checkpoint
+) -> None:
+    history = [
+        (1, Status.OK, "first", False),
+        (1, Status.OK, "renewed", True),
+        (1, Status.FAILED, "late", True),
+        (2, Status.OK, "first", False),
+        (2, Status.OK, "renewed", True),
+        (2, Status.OK, "renewed again", True),
+        (2, Status.OK, "not asked for", False),
+        (3, Status.OK, "first", False),
+        (3, Status.FAILED, "timeout", True),
+        (4, Status.FAILED, "early", False),
+        (4, Status.OK, "only", True),
+    ]
+    for row, status, text, renewed in history:
+        put(checkpoint, row, status, text, renewed=renewed)
+        if sealed:
+            seal(checkpoint)
+    assert stands(checkpoint) == {1: "renewed", 2: "renewed again", 3: "first", 4: "only"}
+    assert look(checkpoint).standing()["answered"].all()
+    assert look(checkpoint).totals().attempts == len(history)
+
+
+def times(checkpoint: Checkpoint) -> dict[int, int]:
+    return {row_of(key): at for key, at in look(checkpoint).standing().select("key", "at").rows()}
+
+
+def test_an_answer_is_as_old_as_its_record_or_as_the_last_refusal_to_renew_it(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pipeline.storage.checkpoint.time.time", lambda: now)
+    for row in (1, 2, 3, 4):
+        put(checkpoint, row, Status.OK, "first")
+    now = 2000.9
+    put(checkpoint, 1, Status.OK, "second", renewed=True)
+    put(checkpoint, 2, Status.FAILED, "content_policy", renewed=True, permanent=True)
+    put(checkpoint, 3, Status.FAILED, "timeout", renewed=True)
+    assert times(checkpoint) == {1: 2000, 2: 2000, 3: 1000, 4: 1000}
+    assert stands(checkpoint) == {1: "second", 2: "first", 3: "first", 4: "first"}
+
+
+def test_a_paid_reply_that_has_expired_itself_is_not_gone_on_from(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pipeline.storage.checkpoint.time.time", lambda: now)
+    said = {row: ApiReply(200, {}, b"", f"said to {row}", Usage(), 0.1) for row in (1, 2, 3)}
+    for row in (1, 2):
+        checkpoint.keep(f"{row:032x}", said[row])
+    put(checkpoint, 2, Status.OK, "ended")
+    now = 2000.0
+    for row in (1, 2, 3):
+        checkpoint.keep(f"{row:032x}", said[row])
+    rows = {since: {int(key, 16) for key in look(checkpoint).kept(since)} for since in (0.0, 1500.0, 2500.0)}
+    assert rows == {0.0: {1, 2, 3}, 1500.0: {2, 3}, 2500.0: set()}  # an exchange is as old as its first reply
+    assert len(look(checkpoint).kept()[f"{1:032x}"]) == 2
+
+
+def test_a_part_of_an_earlier_version_which_knows_no_renewals_is_read(checkpoint: Checkpoint) -> None:
+    put(checkpoint, 1, Status.OK, "old")
+    put(checkpoint, 2, Status.OK, "old")
+    seal(checkpoint)
+    put(checkpoint, 1, Status.OK, "new", renewed=True)
+    seal(checkpoint)
+    parts = sorted(Path(checkpoint.layout.parts).iterdir())
+    pl.read_parquet(parts[0]).drop("renewed").write_parquet(parts[0])
+    assert stands(checkpoint) == {1: "new", 2: "old"}
+    assert read_columns(str(parts[0]), ["renewed", "text"]).to_dict(as_series=False) == {
+        "renewed": [None, None],
+        "text": ["old", "old"],
+    }
+    with pytest.raises(StorageError):
+        read_columns(str(parts[0]), ["renewed", "no such column"])
 
 
 def test_a_paid_reply_that_is_no_answer_is_a_failure(checkpoint: Checkpoint) -> None:
