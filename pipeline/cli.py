@@ -28,7 +28,7 @@ Exit codes:
   0    every row has its answer
   1    a fault of ours (the traceback is in run.log), or the disk failed
   2    usage, spec or input wrong; nothing was sent
-  3    finished, but more rows failed than --max-failed allows
+  3    finished, but more rows failed than --max-failed allows, or an alarm of the spec went off
   4    the endpoint refuses us: key, balance, permission, unknown model, never reachable
   5    the budget is spent
   75   stopped early, will go on: run the same command again

@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.drift import Drift
 from pipeline.job import Job, same_ids
 from pipeline.ledger import Totals
 from pipeline.records import Usage
@@ -53,6 +54,7 @@ class Finished:
     transient: int  # failed rows that a plain rerun tries again
     removed: int
     totals: Totals
+    drift: Drift  # from the finished run before it
 
     @classmethod
     def of(cls, members: dict[str, Any] | None) -> Finished | None:
@@ -60,7 +62,8 @@ class Finished:
         if members is None or members.keys() != {part.name for part in fields(cls)}:
             return None
         totals = members["totals"]
-        return cls(**{**members, "totals": Totals(**{**totals, "usage": Usage(**totals["usage"])})})
+        spent = Totals(**{**totals, "usage": Usage(**totals["usage"])})
+        return cls(**{**members, "totals": spent, "drift": Drift.of(members["drift"])})
 
     def of_this(self, job: Job, fingerprint: str) -> bool:
         """The same rows, and the same question about them."""

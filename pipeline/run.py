@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import orjson
 import polars as pl
 
+from pipeline import comparison
+from pipeline.drift import Drift, exceeded, judge
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
 from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
@@ -171,7 +173,10 @@ class _OneRun:
         # Before anything of the input is read: whatever is listed under its fingerprint must be of that very content.
         self.stamp = self.job.source.stamp()
         fingerprint = self.job.source.fingerprint()
-        finished = self._nothing_to_do(fingerprint)
+        past = Finished.of(self.checkpoint.job.finished)
+        if past is not None:
+            comparison.settle(self.files, self.checkpoint.layout, past.drift)
+        finished = self._nothing_to_do(past, fingerprint)
         if finished is not None:
             self._seal()
             return finished
@@ -353,13 +358,13 @@ class _OneRun:
         if known.plan is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
         join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields)
+        answers = f"{known.keys.digest()} {summary.totals.attempts}"
+        compared = comparison.begin(self.files, self.checkpoint.layout, job.folder, answers)
         publish(self.files, job.folder, join, job.spec.input.id)
-        evaluation = evaluated(job, join)
-        code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
-        message = (
-            "" if code == 0 else f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
-        )
-        done = replace(summary, finished=True, exit_code=code, message=message, evaluation=evaluation)
+        drift = compared.end(job, summary, self.log.run)
+        told = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
+        done = replace(summary, finished=True, evaluation=evaluated(job, join))
+        done = self._judged(done, drift, told)
         done.write(self.files)
         finished = Finished(
             input=known.fingerprint,
@@ -372,9 +377,20 @@ class _OneRun:
             transient=transient,
             removed=removed,
             totals=done.totals,
+            drift=drift,
         )
         self.checkpoint.update(finished=asdict(finished))
+        comparison.settle(self.files, self.checkpoint.layout, drift)
         return done
+
+    def _judged(self, summary: Summary, drift: Drift, told: str) -> Summary:
+        """The exit code of a finished run, with its reasons; ``told`` is for failed rows."""
+        reasons = exceeded(drift, comparison.alarm_of(self.job))
+        if reasons:
+            self.log.warning("alarm", reasons=reasons)
+        allowed = allowed_failures(self.options.max_failed, summary.rows or 0)
+        code, message = judge(summary.failed, allowed, reasons, told)
+        return replace(summary, exit_code=code, message=message, drift=drift, alarm=reasons)
 
     def _summary(
         self,
@@ -416,20 +432,18 @@ class _OneRun:
             made.append(self.job.spec.evaluate.model_dump())
         return hashlib.sha256(orjson.dumps(made)).hexdigest()
 
-    def _nothing_to_do(self, fingerprint: str) -> Summary | None:
+    def _nothing_to_do(self, past: Finished | None, fingerprint: str) -> Summary | None:
         """The finished run once more, when input, question, tables and options leave nothing to send or to write."""
-        past = Finished.of(self.checkpoint.job.finished)
         if past is None or not past.of_this(self.job, fingerprint) or self.options.retry_failed is not None:
             return None
         in_place = past.output == self._output_print() and past.tables == _stats(self.job.folder)
         if past.transient or not in_place:
             return None
-        code = 3 if past.failed > allowed_failures(self.options.max_failed, past.rows) else 0
-        return Summary(
+        nothing = "nothing to do: every row has ended, and the tables are in place"
+        summary = Summary(
             job=self.job.spec.name,
-            exit_code=code,
-            message="nothing to do: every row has ended, and the tables are in place"
-            + (f"; {past.failed} rows failed, see `pipeline failures` and --retry-failed" if code else ""),
+            exit_code=0,
+            message=nothing,
             finished=True,
             rows=past.rows,
             statuses=past.statuses,
@@ -446,6 +460,9 @@ class _OneRun:
             input=fingerprint,
             nothing_to_do=True,
         )
+        told = f"{past.failed} rows failed, see `pipeline failures` and --retry-failed"
+        judged = self._judged(summary, past.drift, told)
+        return replace(judged, message="; ".join(filter(None, (nothing, judged.message))))
 
 
 def evaluated(job: Job, join: Join) -> Evaluation | None:

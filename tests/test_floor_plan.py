@@ -18,10 +18,11 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
+    | frozenset({"drift"})
     | frozenset({"spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
-    frozenset({"plan", "sending"}),
+    frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look"}),
     frozenset({"tell", "checks"}),
@@ -31,7 +32,8 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"},
+    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"}
+    | {"history", "labels"},
     "provider": {"ask", "budget"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pipeline.spec.endpoint import EndpointSpec, TimeoutSpec
 from pipeline.spec.load import load
 from pipeline.spec.model import (
+    AlarmSpec,
     BudgetSpec,
     InputSpec,
     JobSpec,
@@ -25,6 +26,7 @@ from pipeline.spec.schema import json_schema
 from pipeline.spec.starter import starter
 
 __all__ = [
+    "AlarmSpec",
     "BudgetSpec",
     "EndpointSpec",
     "InputSpec",

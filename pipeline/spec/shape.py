@@ -11,7 +11,18 @@ from pipeline.spec.scalars import flaw, plain
 
 SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path"}
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
-MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate")
+MAY_BE_EMPTY: Final = (
+    "name",
+    "endpoint",
+    "limits",
+    "retry",
+    "budget",
+    "prices",
+    "output",
+    "answer",
+    "evaluate",
+    "alarm",
+)
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
     ("endpoint", "timeout_s"),

@@ -47,6 +47,10 @@ class Keys:
     def hex(self, ordinal: int) -> str:
         return self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES].hex()
 
+    def digest(self) -> str:
+        """SHA-256 of the list: the same for the same rows, asked the same, in the same order."""
+        return hashlib.sha256(self._all).hexdigest()
+
     def frame(self) -> pl.DataFrame:
         """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast)."""
         count = len(self)
