@@ -409,6 +409,27 @@ def evaluate(job_file: Path, as_json: bool, overrides: tuple[str, ...], director
 
 @cli.command()
 @job_argument
+@click.option("--to", "target", metavar="FILE", help="An .html file; default: report.html in the job's folder.")
+@set_option
+@folder_option
+def report(job_file: Path, target: str | None, overrides: tuple[str, ...], directory: str | None) -> int:
+    """One HTML page that needs no network: progress, latency, money, labels, gold, failures, drift. At any time."""
+    try:
+        from pipeline.report import write
+    except ModuleNotFoundError as exc:
+        if exc.name != "matplotlib":
+            raise
+        raise SpecError(
+            "the report draws its charts with matplotlib, which is not installed; install it with\n"
+            "  pip install 'prompt-pipeline[report]'"
+        ) from exc
+    _change_directory(directory)
+    click.echo(f"report written to {write(_job(_load(job_file, overrides)), target)}", err=True)
+    return 0
+
+
+@cli.command()
+@job_argument
 @click.option("--repair", is_flag=True, help="Mend what is damaged; rows that were lost are pending again.")
 @set_option
 @folder_option

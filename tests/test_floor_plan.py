@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look"}),
-    frozenset({"tell", "checks"}),
+    frozenset({"tell", "checks", "report"}),
     frozenset({"cli"}),
     frozenset({"__main__", "demo"}),
 )
@@ -38,14 +38,15 @@ DOORS = {
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
+    "report": {""},
 }
 """The rooms of a block that the rest of the house may enter; "" is the block's own front door."""
 
 PACKAGES = {
     "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
     "click": {"cli", "demo"},
-    "jinja2": {"prompts"},
-    "polars": {"storage", "plan", "run", "look"},
+    "jinja2": {"prompts", "report.page"},
+    "polars": {"storage", "plan", "run", "look", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},
@@ -53,6 +54,8 @@ PACKAGES = {
     "uvloop": {"run", "cli", "simulator"},
     "yaml": {"spec"},
     "jsonschema": {"answers"},
+    "markupsafe": {"report.page"},
+    "matplotlib": {"report.charts"},
     "multidict": {"provider", "simulator"},
     "yarl": {"provider"},
 }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,7 @@ LABELS = ("yes", "no", "maybe")
 LONG = "x" * 61
 
 
-def table_of(path: Path, rows: dict[str, str | None], failed: frozenset[str] = frozenset()) -> Table:
+def table_of(path: Path, rows: Mapping[str, str | None], failed: frozenset[str] = frozenset()) -> Table:
     status = ["failed" if name in failed else "ok" for name in rows]
     pl.DataFrame(
         {"id": list(rows), "text": [f"t{zlib.crc32(name.encode()) % 5}" for name in rows]}
@@ -93,7 +94,14 @@ def test_a_response_is_a_label_in_lower_case_without_blanks_around() -> None:
 
 
 def test_only_fields_of_one_text_whole_number_or_truth_hold_labels() -> None:
-    fields = {"a": "string", "b": "integer", "c": "boolean", "d": "number", "e": "json", "f": ("list", "string")}
+    fields: dict[str, str | tuple[str, str]] = {
+        "a": "string",
+        "b": "integer",
+        "c": "boolean",
+        "d": "number",
+        "e": "json",
+        "f": ("list", "string"),
+    }
     assert label_columns(fields, "p_") == {"a": "p_a", "b": "p_b", "c": "p_c"}
 
 
