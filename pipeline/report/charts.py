@@ -47,6 +47,7 @@ _STYLE: dict[Any, Any] = {
     "path.simplify": True,
 }
 _METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_STEPS_A_BAR = 4
 _SIZE_INCHES = (4.6, 2.7)
 _UNITS = ((172_800.0, 86_400.0, "days"), (7_200.0, 3_600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
@@ -87,8 +88,9 @@ def _progress(pace: Pace) -> Chart:
 
 def _throughput(pace: Pace) -> Chart:
     scale, unit = _unit(pace.at_work_s)
-    edges = [step * pace.step_s / scale for step in range(len(pace.ended) + 1)]
-    rates = [count / pace.step_s * 60 for count in pace.ended]
+    steps = range(0, len(pace.ended), _STEPS_A_BAR)
+    rates = [sum(bar) / len(bar) / pace.step_s * 60 for bar in (pace.ended[at : at + _STEPS_A_BAR] for at in steps)]
+    edges = [at * pace.step_s / scale for at in (*steps, len(pace.ended))]
 
     def draw(axes: Axes) -> None:
         axes.stairs(rates, edges, fill=True, color=_MAIN, alpha=0.55, linewidth=0)
@@ -106,7 +108,7 @@ def _latency(latency: Latency) -> Chart:
     def draw(axes: Axes) -> None:
         axes.stairs(latency.counts, edges, fill=True, color=_MAIN, alpha=0.55, linewidth=0)
         axes.set_xlim(0, edges[-1])
-        axes.set_xlabel("seconds, the last step and longer")
+        axes.set_xlabel("seconds (last step: and longer)")
         axes.margins(y=0.15)
         for place, (name, at) in enumerate(marks):
             axes.axvline(at, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
