@@ -217,6 +217,28 @@ def test_a_run_that_is_killed_while_it_publishes_is_compared_with_the_same_run_a
     assert sorted(path.name for path in (job.out / "checkpoint" / "history").iterdir()) == ["0001.json", "0002.json"]
 
 
+def test_a_run_that_was_killed_before_it_was_settled_is_no_run_before(
+    labeller: Labeller, job: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labeller.label(20, bad=5)
+    monkeypatch.chdir(job.folder)
+    assert call(["run", str(job.write()), "--quiet"]) == 0
+    labeller.label(20, bad=9)
+    job.template = "What is the mood of {{ text }}"
+
+    def killed(*args: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "evaluated", killed)
+        assert call(["run", str(job.write()), "--quiet", "--accept-changes"]) == 1
+    texts(job, 19)  # what goes on is another run than the one that was killed, though not against it
+    assert call(["run", str(job.write()), "--quiet"]) == 0
+    drift = job.summary()["drift"]
+    assert (drift["run"], drift["against_run"]) == (2, 1)
+    assert drift["flips"] == [{"field": "mood", "flipped": 4, "compared": 19, "rate": 4 / 19}]
+
+
 def test_a_history_that_cannot_be_read_is_no_history(labeller: Labeller, job: JobFolder) -> None:
     labeller.label(20, bad=5)
     job.more["alarm"] = {"label_share_change": 0.1}
