@@ -36,6 +36,9 @@ status: $(INSTALLED) ## how a job stands (JOB=...)
 test: $(INSTALLED) ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+test-browser: $(INSTALLED) ## open a report in headless Chromium, which must be in the path
+	PIPELINE_BROWSER=1 $(BIN)/python -m pytest tests/browser
+
 lint: $(INSTALLED) ## ruff: style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +61,4 @@ bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknow
 clean: ## remove what was built, never results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo run check plan status test lint types torture bench bench-limits clean
+.PHONY: help install demo run check plan status test test-browser lint types torture bench bench-limits clean

@@ -29,7 +29,7 @@ Exit codes:
   0    every row has its answer
   1    a fault of ours (the traceback is in run.log), or the disk failed
   2    usage, spec or input wrong; nothing was sent
-  3    finished, but more rows failed than --max-failed allows
+  3    finished, but more rows failed than --max-failed allows, or an alarm of the spec went off
   4    the endpoint refuses us: key, balance, permission, unknown model, never reachable
   5    the budget is spent
   75   stopped early, will go on: run the same command again
@@ -423,6 +423,27 @@ def evaluate(job_file: Path, as_json: bool, overrides: tuple[str, ...], director
         _print_json(found.members())
     else:
         _print_lines(found.lines())
+    return 0
+
+
+@cli.command()
+@job_argument
+@click.option("--to", "target", metavar="FILE", help="An .html file; default: report.html in the job's folder.")
+@set_option
+@folder_option
+def report(job_file: Path, target: str | None, overrides: tuple[str, ...], directory: str | None) -> int:
+    """One HTML page that needs no network: progress, latency, money, labels, gold, failures, drift. At any time."""
+    try:
+        from pipeline.report import write
+    except ModuleNotFoundError as exc:
+        if exc.name != "matplotlib":
+            raise
+        raise SpecError(
+            "the report draws its charts with matplotlib, which is not installed; install it with\n"
+            "  pip install 'prompt-pipeline[report]'"
+        ) from exc
+    _change_directory(directory)
+    click.echo(f"report written to {write(_job(_load(job_file, overrides)), target)}", err=True)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -253,11 +254,23 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
     write = _WRITERS.get(os.path.splitext(target)[1].lower())
     if write is None:
         raise SpecError(f"--to {target}: the name must end in .csv, .parquet or .jsonl")
+    refuse_input(job, target)
+    join = joined(job, must_know(job.folder))
+    with writing(target):
+        return write(Files(), os.path.abspath(target), join, guard_formulas)
+
+
+def refuse_input(job: Job, target: str) -> None:
+    """Raises SpecError for a target that is the input."""
     if any(os.path.realpath(path) == os.path.realpath(target) for path in job.source.files):
         raise SpecError(f"--to {target}: that is the input; it was not overwritten. Name another file")
-    join = _joined(job)
+
+
+@contextlib.contextmanager
+def writing(target: str) -> Iterator[None]:
+    """What goes wrong with a file that the user named. Raises SpecError, or StorageError when the disk fails us."""
     try:
-        return write(Files(), os.path.abspath(target), join, guard_formulas)
+        yield
     except OSError as exc:
         failed = StorageError if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else SpecError
         raise failed(f"--to {target}: {exc.strerror or exc}") from exc
@@ -265,14 +278,14 @@ def export(job: Job, target: str, *, guard_formulas: bool) -> int:
 
 def evaluation(job: Job) -> Evaluation:
     """The labels as they stand, held against the gold ones. Raises SpecError without an ``evaluate`` block."""
-    found = evaluated(job, _joined(job)) if job.spec.evaluate is not None else None
+    found = evaluated(job, joined(job, must_know(job.folder))) if job.spec.evaluate is not None else None
     if found is None:
         raise SpecError("the spec has no evaluate block; write evaluate: {gold: COLUMN, field: FIELD}")
     return found
 
 
-def _joined(job: Job) -> Join:
-    found = must_know(job.folder)
+def joined(job: Job, found: Known) -> Join:
+    """The input beside its answers as they stand."""
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
     return Join(

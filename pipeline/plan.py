@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.drift import Drift
 from pipeline.errors import SpecError
 from pipeline.job import Job, same_ids
 from pipeline.ledger import Totals
@@ -99,6 +100,7 @@ class Finished:
     transient: int  # failed rows that a plain rerun tries again
     removed: int
     totals: Totals
+    drift: Drift  # from the finished run before it
     oldest: int | None = None  # when the oldest answer came; None: not known
     feet: dict[str, str] = field(default_factory=dict)  # names the content of each table
 
@@ -109,7 +111,8 @@ class Finished:
         if members is None or not known - {"oldest", "feet"} <= members.keys() <= known:
             return None
         totals = members["totals"]
-        return cls(**{**members, "totals": Totals(**{**totals, "usage": Usage(**totals["usage"])})})
+        spent = Totals(**{**totals, "usage": Usage(**totals["usage"])})
+        return cls(**{**members, "totals": spent, "drift": Drift.of(members["drift"])})
 
     def of_this(self, job: Job, fingerprint: str) -> bool:
         """The same rows, and the same question about them."""

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 import orjson
 import polars as pl
 
+from pipeline import comparison
+from pipeline.drift import Drift, exceeded, judge
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
 from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
@@ -193,6 +195,9 @@ class _OneRun:
         # Before anything of the input is read: whatever is listed under its fingerprint must be of that very content.
         self.stamp = self.job.source.stamp()
         fingerprint = self.job.fingerprint()
+        past = Finished.of(self.checkpoint.job.finished)
+        if past is not None:
+            comparison.settle(self.files, self.checkpoint.layout, past.drift)
         finished = self._nothing_to_do(fingerprint)
         if finished is not None:
             self._seal()
@@ -394,21 +399,23 @@ class _OneRun:
         job = self.job
         if known.standing is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
-        code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
         join = Join(
             job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields, job.spec.samples
         )
+        answers = f"{known.keys.digest()} {summary.totals.attempts}"
+        compared = comparison.begin(self.files, self.checkpoint.layout, job.folder, answers)
         past = self._past(known.fingerprint)
-        if past is not None and self._in_place(past):
-            settle_time(self.files, self.folder, self.began, finished=code == 0)
-        else:
-            time_ns = None if code == 0 else unfinished_ns(self.began)
-            publish(self.files, job.folder, join, job.spec.input.id, time_ns)
-        evaluation = evaluated(job, join)
-        message = f"{self.not_renewed} answers were not renewed, and stay; see run.log" if self.not_renewed else ""
-        if code:
-            message = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
-        done = replace(summary, finished=True, exit_code=code, message=message, evaluation=evaluation)
+        if past is None or not self._in_place(past):
+            # Until it is judged it looks unfinished to make.
+            doubtful = job.spec.alarm is not None or summary.failed > self._allowed(known.rows)
+            publish(self.files, job.folder, join, job.spec.input.id, unfinished_ns(self.began) if doubtful else None)
+        drift = compared.end(job, summary, self.log.run)
+        told = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
+        done = replace(summary, finished=True, evaluation=evaluated(job, join))
+        done = self._judged(done, drift, told)
+        if self.not_renewed and not done.message:
+            done = replace(done, message=f"{self.not_renewed} answers were not renewed, and stay; see run.log")
+        settle_time(self.files, self.folder, self.began, finished=done.exit_code == 0)
         done.write(self.files)
         tables = look(job.folder)
         finished = Finished(
@@ -422,11 +429,24 @@ class _OneRun:
             transient=transient,
             removed=removed,
             totals=done.totals,
+            drift=drift,
             oldest=standing.oldest(),
             feet=tables.feet,
         )
         self.checkpoint.update(finished=asdict(finished))
+        comparison.settle(self.files, self.checkpoint.layout, drift)
         return done
+
+    def _allowed(self, rows: int | None) -> float:
+        return allowed_failures(self.options.max_failed, rows or 0)
+
+    def _judged(self, summary: Summary, drift: Drift, told: str) -> Summary:
+        """The exit code of a finished run, with its reasons; ``told`` is for failed rows."""
+        reasons = exceeded(drift, comparison.alarm_of(self.job))
+        if reasons:
+            self.log.warning("alarm", reasons=reasons)
+        code, message = judge(summary.failed, self._allowed(summary.rows), reasons, told)
+        return replace(summary, exit_code=code, message=message, drift=drift, alarm=reasons)
 
     def _summary(
         self,
@@ -494,13 +514,13 @@ class _OneRun:
         if expired and self.wish.refresh_expired:
             return None
         plan = replace(past.plan(), expired=expired)
-        code = 3 if past.failed > allowed_failures(self.options.max_failed, past.rows) else 0
-        return Summary(
+        nothing = "nothing to do: every row has ended, and the tables are in place" + (
+            f"; {_expired(self.job, expired)}" if expired else ""
+        )
+        summary = Summary(
             job=self.job.spec.name,
-            exit_code=code,
-            message="nothing to do: every row has ended, and the tables are in place"
-            + (f"; {past.failed} rows failed, see `pipeline failures` and --retry-failed" if code else "")
-            + (f"; {_expired(self.job, expired)}" if expired else ""),
+            exit_code=0,
+            message=nothing,
             finished=True,
             rows=past.rows,
             statuses=past.statuses,
@@ -520,6 +540,9 @@ class _OneRun:
             nothing_to_do=True,
             carried=Summary.to_carry(self.folder),
         )
+        told = f"{past.failed} rows failed, see `pipeline failures` and --retry-failed"
+        judged = self._judged(summary, past.drift, told)
+        return replace(judged, message="; ".join(filter(None, (nothing, judged.message))))
 
 
 def evaluated(job: Job, join: Join) -> Evaluation | None:

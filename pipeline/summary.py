@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 
 from pipeline import __version__
+from pipeline.drift import Drift
 from pipeline.evaluate import Evaluation
 from pipeline.ledger import Prices, Totals
-from pipeline.progress import money, short_number
+from pipeline.progress import money, plain, short_number
 from pipeline.storage.files import Files, write_whole
 
 NAME = "summary.json"
@@ -47,6 +48,8 @@ class Summary:
     nothing_to_do: bool = False
     evaluation: Evaluation | None = None
     carried: dict[str, Any] = field(default_factory=dict)  # of an earlier summary, and still true
+    drift: Drift | None = None  # of a finished run
+    alarm: tuple[str, ...] = ()  # why there is one
 
     @property
     def failed(self) -> int:
@@ -80,6 +83,8 @@ class Summary:
             },
             "cost_usd": self.totals.cost(self.prices),
             **({} if self.evaluation is None else {"evaluation": self.evaluation.members()}),
+            "alarm": list(self.alarm),
+            **({} if self.drift is None else {"drift": self.drift.members()}),
             "limits_found": self.limits_found,
             **self.carried,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
@@ -121,6 +126,8 @@ class Summary:
         )
         if self.evaluation is not None:
             lines.append(f"  {self.evaluation.line()}")
+        if self.alarm and self.drift is not None:
+            lines += [f"  since the run before: {plain(line)}" for line in self.drift.lines()]
         if self.simulated:
             lines.append("  these answers come from the simulator: they are made up")
         if self.finished:

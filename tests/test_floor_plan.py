@@ -18,34 +18,36 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
+    | frozenset({"drift"})
     | frozenset({"spec", "simulator", "attachments"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
-    frozenset({"plan", "sending"}),
+    frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look"}),
-    frozenset({"tell", "checks"}),
+    frozenset({"tell", "checks", "report"}),
     frozenset({"cli"}),
     frozenset({"__main__", "demo"}),
 )
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify"}
+    "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
     | {"attachments", "keys", "lock", "layout", "files"},
     "provider": {"ask", "budget"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
     "attachments": {""},
+    "report": {""},
 }
 """The rooms of a block that the rest of the house may enter; "" is the block's own front door."""
 
 PACKAGES = {
     "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
     "click": {"cli", "demo"},
-    "jinja2": {"prompts"},
-    "polars": {"storage", "plan", "run", "look"},
+    "jinja2": {"prompts", "report.page"},
+    "polars": {"storage", "plan", "run", "look", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},
@@ -53,6 +55,8 @@ PACKAGES = {
     "uvloop": {"run", "cli", "simulator"},
     "yaml": {"spec"},
     "jsonschema": {"answers"},
+    "markupsafe": {"report.page"},
+    "matplotlib": {"report.charts"},
     "multidict": {"provider", "simulator"},
     "yarl": {"provider"},
 }

@@ -11,6 +11,7 @@ from pipeline.spec.attach import AttachmentsBlock, AttachmentSpec
 from pipeline.spec.endpoint import EndpointSpec, TimeoutSpec
 from pipeline.spec.load import load
 from pipeline.spec.model import (
+    AlarmSpec,
     BudgetSpec,
     InputSpec,
     JobSpec,
@@ -26,6 +27,7 @@ from pipeline.spec.schema import json_schema
 from pipeline.spec.starter import starter
 
 __all__ = [
+    "AlarmSpec",
     "AttachmentSpec",
     "AttachmentsBlock",
     "BudgetSpec",

@@ -27,4 +27,5 @@ def _not_blank(text: str) -> str:
 
 Words = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Price = Annotated[float, Field(ge=0)]

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.spec.age import Age
 from pipeline.spec.attach import AttachmentsBlock, AttachmentSpec
-from pipeline.spec.block import Block, Positive, Price, Words
+from pipeline.spec.block import Block, Positive, Price, Share, Words
 from pipeline.spec.endpoint import EndpointSpec
 
 USER_MISSING: Final = "user_missing"
@@ -189,6 +189,18 @@ class EvaluateSpec(Block):
     )
 
 
+class AlarmSpec(Block):
+    """Shares of rows, from 0 to 1. What is passed makes the finished run exit with 3."""
+
+    label_share_change: Share | None = Field(
+        default=None, description="Most by which a label's share among the ok rows may change since the run before."
+    )
+    flip_rate: Share | None = Field(
+        default=None, description="Most rows, as a share, whose label may be another one than in the run before."
+    )
+    failure_rate: Share | None = Field(default=None, description="Most rows, as a share, that may fail.")
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -209,6 +221,7 @@ class JobSpec(Block):
     on: OnSpec = Field(default_factory=OnSpec, description="What becomes of answers that are not plainly ok.")
     samples: int = Field(default=1, ge=1, le=100, description="Independent answers a row; most of them decide.")
     evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
+    alarm: AlarmSpec | None = Field(default=None, description="When a finished run is an alarm: exit 3.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the job may cost.")

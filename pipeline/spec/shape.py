@@ -23,6 +23,7 @@ MAY_BE_EMPTY: Final = (
     "evaluate",
     "attachments",
     "expire",
+    "alarm",
 )
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),

@@ -65,6 +65,10 @@ class Keys:
                 return True
         return False
 
+    def digest(self) -> str:
+        """SHA-256 of the list: the same for the same rows, asked the same, in the same order."""
+        return hashlib.sha256(self._all).hexdigest()
+
     def frame(self) -> pl.DataFrame:
         """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast)."""
         count = len(self)

@@ -17,6 +17,7 @@ class Layout:
         self.quarantine = os.path.join(folder, "quarantine")
         self.ballast = os.path.join(folder, "ballast")
         self.heartbeat = os.path.join(folder, "status.json")
+        self.history = os.path.join(folder, "history")
         self.keys = os.path.join(folder, "keys.bin")
 
     def segment(self, number: int) -> str:

@@ -138,7 +138,7 @@ class Join:
             labels = pl.col(self.prefix + (field or "response")).cast(pl.String)
             both = frame.select(
                 _gold(gold, kind, fold=field is None).alias("gold"),
-                pl.when(status == Status.OK).then(_folded(labels) if field is None else labels).alias("label"),
+                pl.when(status == Status.OK).then(folded(labels) if field is None else labels).alias("label"),
             )
             found.update({(row[0], row[1]): row[2] for row in both.group_by("gold", "label").len().iter_rows()})
         return found
@@ -201,14 +201,15 @@ def column_type(kind: str | tuple[str, str]) -> pl.DataType:
     return _SCALARS.get(kind, pl.String())
 
 
-def _folded(texts: pl.Expr) -> pl.Expr:
+def folded(texts: pl.Expr) -> pl.Expr:
+    """A response as a label: in lower case, without blanks around."""
     return texts.str.strip_chars().str.to_lowercase()
 
 
 def _gold(name: str, kind: pl.DataType, *, fold: bool) -> pl.Expr:
     """Gold labels as the column of an answer would write them: ``4`` is 4.0 to a number. A blank one is none."""
     texts = pl.col(name).cast(pl.String)
-    texts = _folded(texts) if fold or kind == pl.Boolean() else texts.str.strip_chars()
+    texts = folded(texts) if fold or kind == pl.Boolean() else texts.str.strip_chars()
     if kind.is_numeric():
         texts = pl.coalesce(texts.cast(kind, strict=False).cast(pl.String), texts)
     return pl.when(texts != "").then(texts)

@@ -28,7 +28,7 @@ class Published:
 
 def look(folder: str) -> Published:
     stats = _stats(folder)
-    return Published(stats, {name: _foot(folder, name, seen[0]) for name, seen in stats.items()})
+    return Published(stats, {name: foot_of(os.path.join(folder, name)) for name in stats})
 
 
 def in_place(folder: str, left: Published) -> bool:
@@ -39,7 +39,7 @@ def in_place(folder: str, left: Published) -> bool:
 def _same(folder: str, name: str, seen: list[int], left: Published) -> bool:
     if seen == left.stats[name]:
         return True
-    return seen[0] == left.stats[name][0] and _foot(folder, name, seen[0]) == left.feet.get(name)
+    return seen[0] == left.stats[name][0] and foot_of(os.path.join(folder, name)) == left.feet.get(name)
 
 
 def unfinished_ns(now: float) -> int:
@@ -72,7 +72,8 @@ def _stats(folder: str) -> dict[str, list[int]]:
     return stats
 
 
-def _foot(folder: str, name: str, size: int) -> str:
-    with open(os.path.join(folder, name), "rb") as file:
-        file.seek(max(0, size - _FOOT_BYTES))
+def foot_of(path: str) -> str:
+    """SHA-256 of the last bytes of a file. Raises FileNotFoundError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _FOOT_BYTES))
         return hashlib.sha256(file.read()).hexdigest()

@@ -1,0 +1,127 @@
+"""Labels in tables of results: how often each stands there, and which rows have another one than in an older table.
+
+In columns and slice by slice; what is kept of a row is its key as a number, and the place of its label in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from pipeline.drift import MOST_CHARACTERS, MOST_LABELS, Flips, Labels
+from pipeline.errors import StorageError
+from pipeline.records import Status
+from pipeline.storage.output import folded
+
+_SLICE = 20_000
+_LABELLED = ("string", "integer", "boolean")
+_OTHER = "\0other"
+"""Stands for a value that is no label."""
+_COUNTS = {"label": pl.String(), "rows": pl.UInt32()}
+
+
+def label_columns(fields: Mapping[str, str | tuple[str, str]], prefix: str) -> dict[str, str]:
+    """What may hold labels, and its column: fields of one text, whole number or truth; without fields the response."""
+    if not fields:
+        return {"response": prefix + "response"}
+    return {name: prefix + name for name, kind in fields.items() if kind in _LABELLED}
+
+
+@dataclass(slots=True)
+class _Tally:
+    ok: int = 0
+    others: int = 0
+    counts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_COUNTS))
+
+    def add(self, labels: pl.Series) -> None:
+        self.ok += labels.len()
+        short = labels.filter(labels.str.len_chars() <= MOST_CHARACTERS)
+        self.others += labels.len() - labels.null_count() - short.len()
+        seen = pl.DataFrame({"label": short}).group_by("label", maintain_order=True).agg(pl.len().alias("rows"))
+        both = pl.concat([self.counts, seen.cast(pl.Schema(_COUNTS))])
+        all_counts = both.group_by("label", maintain_order=True).agg(pl.col("rows").sum())
+        self.counts = all_counts.head(MOST_LABELS)
+        self.others += int(all_counts["rows"][MOST_LABELS:].sum())
+
+    def labels(self, column: str) -> Labels:
+        ordered = self.counts.sort(["rows", "label"], descending=[True, False])
+        return Labels(column, self.ok, dict(ordered.iter_rows()), self.others)
+
+
+def tally(frames: Iterable[pl.DataFrame], columns: Mapping[str, str], status: str) -> dict[str, Labels]:
+    """Counts of the labels of rows that are ``ok``, in the columns that ``label_columns`` named."""
+    tallies = {name: _Tally() for name in columns}
+    for frame in frames:
+        answered = frame.filter(pl.col(status) == Status.OK)
+        for name, column in columns.items():
+            tallies[name].add(answered.select(_text(name, column)).to_series())
+    return {name: one.labels(columns[name]) for name, one in tallies.items()}
+
+
+def slices(path: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Named columns of a table that a run has published."""
+    table = _scan(path)
+    wanted = list(dict.fromkeys(columns))
+    begin = 0
+    while (frame := table.slice(begin, _SLICE).select(wanted).collect()).height:
+        yield frame
+        begin += frame.height
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of results, and what is known of it."""
+
+    path: str
+    status: str
+    labels: Mapping[str, Labels]
+
+
+def flips(before: Table, now: Table, names: Sequence[str], key: Sequence[str], *, unique: bool) -> tuple[Flips, ...]:
+    """Rows of both tables whose label differs. ``key``: the columns that name a row; of equal ones the first is held
+    against the first. Raises StorageError when a table cannot be read."""
+    if not names:
+        return ()
+    known = {name: sorted({_OTHER, *before.labels[name].counts, *now.labels[name].counts}) for name in names}
+    try:
+        old, new = (_keyed(table, known, key, unique=unique) for table in (before, now))
+    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
+        why = (str(exc) or "unreadable").splitlines()[0][:200]
+        raise StorageError(f"{before.path} and {now.path} cannot be compared: {why}") from exc
+    both = old.join(new, on=["key", "again"], how="inner", suffix="\0now")
+    found = []
+    for name in names:
+        then, since = pl.col(name), pl.col(f"{name}\0now")
+        labelled = then.is_not_null() & since.is_not_null() & ((then != _OTHER) | (since != _OTHER))
+        compared, flipped = both.select(labelled.sum(), (labelled & (then != since)).sum().alias("flipped")).row(0)
+        found.append(Flips(name, int(flipped), int(compared)))
+    return tuple(found)
+
+
+def _keyed(table: Table, known: Mapping[str, list[str]], key: Sequence[str], *, unique: bool) -> pl.DataFrame:
+    """A row's key, which of several equal ones it is, and its labels."""
+    named = pl.struct(pl.col(name).cast(pl.String) for name in key).hash(0).alias("key")
+    ok = pl.col(table.status) == Status.OK
+    labels = [
+        pl.when(ok & text.is_not_null())
+        .then(pl.when(text.is_in(labels)).then(text).otherwise(pl.lit(_OTHER)))
+        .cast(pl.Enum(labels))
+        .alias(name)
+        for name, labels in known.items()
+        for text in [_text(name, table.labels[name].column)]
+    ]
+    frame = _scan(table.path).select(named, *labels).collect(engine="streaming")
+    again = pl.lit(0, pl.UInt32) if unique else pl.int_range(pl.len(), dtype=pl.UInt32).over("key")
+    return frame.with_columns(again.alias("again"))
+
+
+def _text(name: str, column: str) -> pl.Expr:
+    """The value as a label is written: a response in lower case and without blanks around, as gold labels see it."""
+    text = pl.col(column).cast(pl.String)
+    return (folded(text) if name == "response" else text).alias("label")
+
+
+def _scan(path: str) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
