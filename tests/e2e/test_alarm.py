@@ -61,8 +61,13 @@ def log(job: JobFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (job.out / "run.log").read_text().splitlines()]
 
 
-def mtimes(job: JobFolder) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in job.out.glob("*.parquet")}
+def tables(job: JobFolder) -> dict[str, tuple[int, int]]:
+    """Which files they are, and how large: their times tell make whether the run was content with them."""
+    return {path.name: (path.stat().st_ino, path.stat().st_size) for path in job.out.glob("*.parquet")}
+
+
+def looks_finished(job: JobFolder) -> bool:
+    return (job.out / "results.parquet").stat().st_mtime > (job.folder / "in.csv").stat().st_mtime
 
 
 def test_a_label_shift_is_an_alarm_until_the_next_run_or_until_the_alarm_is_removed(
@@ -91,18 +96,20 @@ def test_a_label_shift_is_an_alarm_until_the_next_run_or_until_the_alarm_is_remo
     assert reason in alarms[0]["reasons"][0]
     assert job.results()["mood"].to_list().count("bad") == 9  # published all the same
 
-    before, asked = mtimes(job), len(told.asked)
+    before, asked = tables(job), len(told.asked)
     again = job.run()
     assert again.returncode == 3
+    assert not looks_finished(job)
     assert reason in again.stderr
     assert "nothing to do" in again.stderr
     del job.more["alarm"]
     assert job.run().returncode == 0
+    assert looks_finished(job)
     job.more["alarm"] = {"label_share_change": 0.25}
     assert job.run().returncode == 0
     job.more["alarm"] = {"label_share_change": 0.1}
     assert job.run().returncode == 3
-    assert (mtimes(job), len(told.asked)) == (before, asked)
+    assert (tables(job), len(told.asked)) == (before, asked)
 
     job.rows([{"id": f"r{n}", "text": f"t{n}"} for n in range(19)])  # a new run: one row fewer, nothing else
     settled = job.run()
