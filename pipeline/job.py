@@ -68,7 +68,7 @@ class Job:
         self._refuse_unknown_gold()
         refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
         refuse_own_tables(self.source.files, spec.output.path)
-        self.prices = _prices(spec)
+        self.prices = prices_of(spec)
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
         self._refuse_unkept_budget()
@@ -194,7 +194,7 @@ def _form(spec: JobSpec) -> AnswerForm | None:
     return form
 
 
-def _prices(spec: JobSpec) -> Prices:
+def prices_of(spec: JobSpec) -> Prices:
     if spec.prices is None:
         return Prices()
     prices = spec.prices

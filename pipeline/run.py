@@ -24,11 +24,12 @@ from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_n
 from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
-from pipeline.sending import DRAIN_S, INPUT_CHANGED, Sending, Work
-from pipeline.stop import Stop, signals_raise, signals_wait
+from pipeline.sending import INPUT_CHANGED, Sending, Work
+from pipeline.stop import DRAIN_S, Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
+from pipeline.storage.layout import CHECKPOINT as CHECKPOINT
 from pipeline.storage.layout import Layout
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
 from pipeline.storage.snapshot import Snapshot
@@ -44,7 +45,6 @@ try:
 except ImportError:  # not made for every platform; asyncio's own loop serves
     pass
 
-CHECKPOINT = "checkpoint"
 LOG = "run.log"
 _OUTPUT_FORMAT = 1
 
@@ -286,6 +286,7 @@ class _OneRun:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
         self.limits_found = dict(sending.wire.found())
+        self.checkpoint.heartbeat(sending.heartbeat("ending"))
         if stop.hurried:
             with signals_wait():
                 self.checkpoint.abandon()
@@ -303,6 +304,8 @@ class _OneRun:
         to_do = bytes(known.standing.to_do(self.options.retry_failed).cast(pl.UInt8).to_list())
         failed = bytes(known.standing.table["answered"].eq(False).fill_null(False).cast(pl.UInt8).to_list())
         plan = known.plan
+        left_alone = known.standing.table.filter(~known.standing.to_do(self.options.retry_failed))
+        statuses, kinds, _ = _count(left_alone)
         return Work(
             plan.rows,
             plan.done,
@@ -314,6 +317,8 @@ class _OneRun:
             self._changed,
             known.fresh,
             kept=known.kept,
+            statuses=statuses,
+            kinds=kinds,
         )
 
     def _host(self) -> str:

@@ -19,6 +19,7 @@ import orjson
 
 FILE_MODE = 0o600
 _KEY = re.compile(r"(?i)(bearer\s+)[^\s\"'\\,;]+|\bsk-[A-Za-z0-9_\-]{8,}")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\n]")
 
 Echo = Callable[[str, dict[str, Any], str], None]
 """Told of every event: its level, its members, and the line as the log has it."""
@@ -47,7 +48,7 @@ class RunLog:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
         line = {"ts": stamp, "level": level, "event": event, "run": self.run, **members}
-        text = redact(_json(line), self.secret)
+        text = redact(as_json(line), self.secret)
         if self._fd >= 0:
             try:
                 os.write(self._fd, text.encode() + b"\n")
@@ -82,11 +83,18 @@ class RunLog:
             self._fd = -1
 
 
-def _json(line: dict[str, Any]) -> str:
+def as_json(members: Any, *, indent: bool = False) -> str:
+    """For programs, and harmless on a terminal: what is not to be printed is written as an escape. Takes anything."""
     try:
-        return orjson.dumps(line, default=str).decode()
+        text = orjson.dumps(members, default=str, option=orjson.OPT_INDENT_2 if indent else 0).decode()
     except TypeError:  # a file's name that is no text, a number of more than 64 bits
-        return json.dumps(line, default=str)
+        text = json.dumps(members, default=str, indent=2 if indent else None)
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """Outside of ASCII nothing but text in quotes can stand in JSON."""
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 class _Handler(logging.Handler):

@@ -18,12 +18,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
+    | frozenset({"screen"})
     | frozenset({"spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
     frozenset({"plan", "sending"}),
     frozenset({"run"}),
-    frozenset({"look"}),
+    frozenset({"look", "status", "halt"}),
     frozenset({"tell", "checks"}),
     frozenset({"cli"}),
     frozenset({"__main__", "demo"}),
@@ -31,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"},
+    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "holder", "layout", "files"},
     "provider": {"ask", "budget"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
@@ -43,7 +44,7 @@ PACKAGES = {
     "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
     "click": {"cli", "demo"},
     "jinja2": {"prompts"},
-    "polars": {"storage", "plan", "run", "look"},
+    "polars": {"storage", "plan", "run", "look", "status"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},
