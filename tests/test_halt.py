@@ -8,6 +8,7 @@ import pytest
 from pipeline import halt as halting
 from pipeline.errors import RunPaused
 from pipeline.halt import WAIT_S, halt
+from pipeline.storage.holder import Holder
 from tests.storage.test_lock import Process
 
 
@@ -30,9 +31,15 @@ def lock(tmp_path: Path) -> Path:
 def test_a_run_that_does_not_end_in_time_is_left_to_itself(
     tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, time, told = Process(str(lock)), Time(), []
+    other, time = Process(str(lock)), Time()
+    told: list[int] = []
     assert other.said() == "held"
-    monkeypatch.setattr(halting, "terminate", lambda path, holder: told.append(holder.pid) or True)
+
+    def terminate(path: str, holder: Holder) -> bool:
+        told.append(holder.pid)
+        return True
+
+    monkeypatch.setattr(halting, "terminate", terminate)
     with pytest.raises(RunPaused, match="still holds the lock after 9") as caught:
         halt(str(tmp_path), wait=True, say=lambda text: None, sleep=time.sleep, clock=time.clock)
     assert caught.value.exit_code == 75

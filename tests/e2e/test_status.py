@@ -17,6 +17,8 @@ import pytest
 from pipeline import status as looking
 from pipeline.ledger import Prices
 from pipeline.status import Reader, follow, status_lines
+from pipeline.storage.files import Files
+from pipeline.storage.snapshot import Snapshot
 from tests.e2e.gate import Gate, gated
 from tests.e2e.rig import DEADLINE_S, JobFolder, ended, wait_until
 from tests.e2e.scripted import Said, refuses, says
@@ -95,9 +97,14 @@ def test_a_look_at_a_run_reads_no_answers(new_job: NewJob, monkeypatch: pytest.M
 def test_without_a_run_the_answers_are_read_again_only_when_they_changed(
     new_job: NewJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[object] = []
-    honest = looking.Snapshot
-    monkeypatch.setattr(looking, "Snapshot", lambda *given: reads.append(given) or honest(*given))
+    reads: list[str] = []
+
+    class Counted(Snapshot):
+        def __init__(self, folder: str, job: str, files: Files | None = None) -> None:
+            reads.append(folder)
+            super().__init__(folder, job, files)
+
+    monkeypatch.setattr(looking, "Snapshot", Counted)
     with gated(100) as (_gate, server):
         job = new_job(server.endpoint)
         job.number_of_rows(5)

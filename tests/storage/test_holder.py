@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunPaused
-from pipeline.storage import holder as holders
 from pipeline.storage.holder import Holder, noted, terminate
 from pipeline.storage.lock import Lock, held
 from tests.storage.test_lock import Process
@@ -107,7 +106,7 @@ def test_an_old_kernel_without_pinning_serves_too(path: str, running: Process, m
     def unknown(pid: int) -> int:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(holders.os, "pidfd_open", unknown)
+    monkeypatch.setattr(os, "pidfd_open", unknown)
     holder = noted(path)
     assert holder is not None
     assert terminate(path, holder)
