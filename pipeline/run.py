@@ -24,7 +24,7 @@ from pipeline.plan import ALL_KINDS, Finished, Plan, Standing, kept_keys, keys_n
 from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
-from pipeline.sending import INPUT_CHANGED, Sending, Work
+from pipeline.sending import INPUT_CHANGED, Sending, Work, words
 from pipeline.stop import DRAIN_S, Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
@@ -122,17 +122,13 @@ def refuse_foreign(folder: str) -> None:
 @contextlib.contextmanager
 def _opened_log(folder: str, echo: Echo | None) -> Iterator[RunLog]:
     """The run's log, which also tells why a run ended by an exception."""
-    path = os.path.join(folder, LOG)
-    try:
-        log = RunLog(path, secrets.token_hex(4))
-    except OSError as exc:
-        raise CheckpointError(f"{path} cannot be written ({exc.strerror}); nothing was sent. Move it away") from exc
+    log = RunLog(os.path.join(folder, LOG), secrets.token_hex(4))
     log.echo = echo
     log.capture_library_warnings()
     try:
         yield log
     except PipelineError as reason:
-        log.error("stopped", exit_code=reason.exit_code, message=str(reason))
+        log.error("stopped", exit_code=reason.exit_code, **words(reason))
         raise
     except Exception as fault:
         log.error("fault_of_ours", fault)
@@ -185,12 +181,13 @@ class _OneRun:
             sending = self._send(known, key(), display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
-        elif self.checkpoint.job.question != self.job.question:
-            self.checkpoint.update(question=self.job.question)
+        else:
+            if self.checkpoint.job.question != self.job.question:
+                self.checkpoint.update(question=self.job.question)
+            self._seal()
         return self._end(known, stop, sent, complete)
 
     def _end(self, known: _Known, stop: Stop, sent: int, complete: bool) -> Summary:
-        self._seal()
         if self._changed():
             complete = False
             stop.because(RunPaused(INPUT_CHANGED))
@@ -253,8 +250,8 @@ class _OneRun:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self, known: _Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop) -> Sending:
+        self._begin_log(key)
         self.checkpoint.update(question=self.job.question, finished=None)
-        self.log.secret = key
         if self.checkpoint.in_doubt:
             self.say(
                 f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
@@ -277,21 +274,34 @@ class _OneRun:
             drain_s=self.options.drain_s,
         )
         try:
-            _run_loop(sending.go(self._seconds_left()))
-        except BaseException:
-            with signals_wait():
-                self.checkpoint.abandon()
-            raise
+            self._until_sealed(sending, stop)
         finally:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
         self.limits_found = dict(sending.wire.found())
         self.checkpoint.heartbeat(sending.heartbeat("ending"))
+        return sending
+
+    def _until_sealed(self, sending: Sending, stop: Stop) -> None:
+        try:
+            _run_loop(sending.go(self._seconds_left()))
+        except BaseException:
+            with signals_wait():
+                self.checkpoint.abandon()
+            raise
         if stop.hurried:
             with signals_wait():
                 self.checkpoint.abandon()
             raise stop.reason or RunPaused("stopped")
-        return sending
+        self._seal()
+
+    def _begin_log(self, key: str | None) -> None:
+        self.log.secret = key
+        try:
+            self.log.begin()
+        except OSError as exc:
+            path = os.path.join(self.folder, LOG)
+            raise CheckpointError(f"{path} cannot be written ({exc.strerror}); nothing was sent. Move it away") from exc
 
     def _seconds_left(self) -> float | None:
         """Of ``--max-minutes``, which planning counts into."""
@@ -342,7 +352,8 @@ class _OneRun:
                 summary = replace(summary, exit_code=paused.exit_code, message=plain(str(paused)))
         if not summary.finished:
             summary.write(self.files)
-        self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)
+        told = words(reason) if reason is not None else {"message": summary.message}
+        self.log.info("end", exit_code=summary.exit_code, statuses=statuses, **told)
         return summary
 
     def _publish(

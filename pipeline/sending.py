@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from typing import Any
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
@@ -65,7 +66,7 @@ class Counts:
             self.answered += 1
         else:
             self.failed += 1
-            kind = outcome.kind or status
+            kind = str(outcome.kind or status)
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
 
@@ -155,14 +156,15 @@ class Sending:
         self._awaited.pop(key, None)
         self.ledger.add(error.billed, error.usage)
         self.checkpoint.superseded(key, error)
-        self.log.warning(
+        self.log.often(
             "attempt_failed",
+            error.kind,
             row=key,
-            kind=error.kind,
+            attempt=error.attempts,
             status=error.status,
             billed=error.billed,
             latency_s=error.latency_s,
-            error=str(error),
+            aloud={"error": str(error)},
         )
 
     def _form_changed(self, text: str) -> None:
@@ -278,15 +280,15 @@ class Sending:
         return outcome
 
     def _log_failure(self, outcome: Outcome) -> None:
-        self.log.warning(
+        self.log.often(
             "row_failed",
+            outcome.kind or outcome.status.value,
             row=outcome.key,
             ordinal=outcome.row.ordinal,
-            kind=outcome.kind,
             status=outcome.http_status,
             attempts=outcome.attempts,
             latency_s=outcome.latency_s,
-            error=outcome.error,
+            aloud={"error": outcome.error},
         )
 
     # -- the whole run ---------------------------------------------------------------------------------------------
@@ -309,6 +311,7 @@ class Sending:
                 finally:
                     await self._feed.close()
                     self._note_cut_off()
+                    self.log.count()
 
     async def _canary(self) -> None:
         """The first request of a run goes alone; so does the next, as long as the first has told nothing."""
@@ -325,7 +328,7 @@ class Sending:
 
     def _drain(self) -> None:
         self.pool.stop()
-        self.log.info("stopping", reason=str(self.stop.reason), in_flight=self.pool.awaited)
+        self.log.info("stopping", in_flight=self.pool.awaited, **words(self.stop.reason))
         self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
         if self.display is not None and self.pool.awaited:
             self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
@@ -397,6 +400,7 @@ class Sending:
             if gap_s is not None:
                 self.log.warning("suspended", for_s=round(gap_s, 1))
                 self.wire.renew()
+            self.log.tick()
             self.checkpoint.heartbeat(self.heartbeat())
             await asyncio.sleep(HEARTBEAT_S)
 
@@ -436,6 +440,13 @@ class Sending:
 
 def added(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
     return {name: before.get(name, 0) + now.get(name, 0) for name in sorted({*before, *now})}
+
+
+def words(reason: PipelineError | None) -> dict[str, Any]:
+    """Members of a log line that say why a run ends."""
+    said = {} if reason is None else {"message": str(reason)}
+    named = {"kind": reason.kind, "status": reason.status} if isinstance(reason, ProviderError) else {}
+    return {**named, "aloud": said} if reason is not None and reason.quotes else {**named, **said}
 
 
 def address_of(job: Job, key: str | None) -> Address:
