@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
@@ -36,6 +37,8 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     yield f"output: ok ({check_folder(job)})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
+    for name, address in ignored_proxies(os.environ, job.spec.endpoint.proxy).items():
+        yield f"proxy: none is used; {name} is set ({address}) and ignored. To use it, name it in endpoint.proxy"
 
 
 def check_folder(job: Job) -> str:

@@ -48,6 +48,11 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override one value of the spec: limits.concurrency=8",
 )
+env_file_option = click.option(
+    "--env-file",
+    metavar="FILE",
+    help="Read KEY=VALUE lines into the environment first; a variable that is set already wins.",
+)
 folder_option = click.option("-C", "directory", metavar="DIR", help="Change to this directory first, as make does.")
 
 
@@ -180,12 +185,14 @@ def _to_nowhere(stream: int) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @run_options
-def run(job_file: Path, **flags: Any) -> int:
+@env_file_option
+def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
     from pipeline.storage.lock import refuse_when_held
 
     with _telling(flags):
         _change_directory(flags["directory"])
+        _read_env_file(env_file)
         spec = _load(job_file, flags["overrides"], flags["limit"])
         refuse_when_held(os.path.join(spec.output.path, "checkpoint", "LOCK"))
         return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
@@ -289,10 +296,12 @@ def _telling(flags: dict[str, Any]) -> Iterator[None]:
 
 
 @looking
-def check(spec: JobSpec) -> int:
+@env_file_option
+def check(spec: JobSpec, env_file: str | None) -> int:
     """Everything that can be known without sending: spec, input, columns, templates, output folder, key."""
     from pipeline.checks import check as check_job
 
+    _read_env_file(env_file)
     for line in check_job(_job(spec), key=lambda: _api_key(spec)):
         _say(line)
     return 0
@@ -551,6 +560,13 @@ def _change_directory(directory: str | None) -> None:
             os.chdir(directory)
         except OSError as exc:
             raise SpecError(f"-C {directory}: {exc.strerror}") from exc
+
+
+def _read_env_file(path: str | None) -> None:
+    from pipeline.environment import load_env_file
+
+    if path is not None:
+        load_env_file(path, os.environ)
 
 
 def _may_be_simulated(spec: JobSpec) -> bool | None:

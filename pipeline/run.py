@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 import polars as pl
 
+from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
 from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
@@ -260,6 +261,9 @@ class _OneRun:
         work = self._work(known)
         self.say(_starting(work, self.job))
         self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
+        ignored = ignored_proxies(os.environ, self.job.spec.endpoint.proxy)
+        if ignored:
+            self.log.warning("proxy_ignored", variables=ignored)
         display = new_display()
         sending = Sending(
             self.job,

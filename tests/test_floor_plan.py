@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"screen"})
+    | frozenset({"screen", "environment", "notify"})
     | frozenset({"spec", "simulator"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),

@@ -166,6 +166,15 @@ class EvaluateSpec(Block):
     )
 
 
+class NotifySpec(Block):
+    command: Annotated[tuple[Words, ...], Field(strict=False, min_length=1)] = Field(
+        description="What is run when a run has ended: a list of words, or a line for /bin/sh; summary.json is its stdin."
+    )
+    when: Literal["always", "trouble"] = Field(
+        default="always", description="always, or only when the exit code is not 0."
+    )
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -185,4 +194,5 @@ class JobSpec(Block):
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the job may cost.")
     prices: PricesSpec | None = Field(default=None, description="What tokens or requests cost; unknown stays unknown.")
+    notify: NotifySpec | None = Field(default=None, description="Whom to tell that a run has ended.")
     output: OutputSpec = Field(description="Where the results go.")

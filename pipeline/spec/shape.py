@@ -9,9 +9,10 @@ from pipeline.spec.document import Document, KeyPath, Place, Trap, join, label
 from pipeline.spec.read import read
 from pipeline.spec.scalars import flaw, plain
 
-SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path"}
+SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path", "notify": "command"}
+SHELL: Final = ("/bin/sh", "-c")
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
-MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate")
+MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate", "notify")
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
     ("endpoint", "timeout_s"),
@@ -33,6 +34,10 @@ def expand(document: Document) -> None:
     if isinstance(source, dict) and isinstance(source.get("path"), str | int | float | Trap):
         source["path"] = [source["path"]]
         document.places[("input", "path", 0)] = document.place(("input", "path"))
+    told = tree.get("notify")
+    if isinstance(told, dict) and isinstance(told.get("command"), str | int | float | Trap):
+        told["command"] = [*SHELL, told["command"]]
+        document.places[("notify", "command", len(SHELL))] = document.place(("notify", "command"))
 
 
 def _move(document: Document, old: KeyPath, new: KeyPath) -> None:

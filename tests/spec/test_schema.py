@@ -21,6 +21,10 @@ GOOD = [
     BASE + "limits:\nendpoint:\nretry:\nbudget:\nprices:\noutput:\nanswer:\nname:\n",
     BASE + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5}, allow_http: true, proxy: null}\n",
     BASE + "budget: {usd: null, tokens: null}\nprices: {per_request: 0.1}\noutput: data/out/x\n",
+    BASE + "notify: mail me\n",
+    BASE + "notify: [mail, me]\n",
+    BASE + "notify: {command: [mail, me], when: trouble}\n",
+    BASE + "notify:\n",
     starter("reviews"),
 ]
 
@@ -35,6 +39,10 @@ BAD = [
     BASE + "answer: {fields: {a: number}, repair: -1}\n",
     BASE + "budget: {usd: -5}\n",
     BASE + "name: 7\n",
+    BASE + "notify: []\n",
+    BASE + "notify: {when: always}\n",
+    BASE + "notify: {command: x, when: never}\n",
+    BASE + "notify: [1]\n",
     "input: a.csv\nprompt: x\nmodel: {temperature: 0}\n",
     "input: a.csv\nprompt: x\nmodel: {name: m, stream: true}\n",
     "input: a.csv\nprompt: {system: x}\nmodel: m\n",
