@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from pipeline import __version__
-from pipeline.errors import CheckpointError, PipelineError, SpecError
+from pipeline.errors import OF_THE_USER, CheckpointError, PipelineError, SpecError
 
 if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.progress import Display
     from pipeline.spec import JobSpec
     from pipeline.status import Reader
+    from pipeline.summary import Summary
 
 EXIT_CODES = """\b
 Exit codes:
@@ -146,7 +147,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         code = exc.exit_code
     except OSError as exc:
         _say(f"pipeline: {exc.filename}: {exc.strerror}" if exc.filename else f"pipeline: {exc}")
-        code = 2 if isinstance(exc, _OF_THE_USER) else 1
+        code = 2 if isinstance(exc, OF_THE_USER) else 1
     except Exception:  # noqa: BLE001 - the last door: a bug is told as one, and never as something a user did
         from pipeline.runlog import redact
 
@@ -154,9 +155,6 @@ def call(arguments: Sequence[str] | None = None) -> int:
         _say("pipeline: this is a fault of the tool, not yours; please report the lines above")
         code = 1
     return code if isinstance(code, int) else 0
-
-
-_OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def _complain(exc: PipelineError) -> None:
@@ -188,6 +186,7 @@ def _to_nowhere(stream: int) -> None:
 @env_file_option
 def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
+    from pipeline.inform import informing
     from pipeline.storage.lock import refuse_when_held
 
     with _telling(flags):
@@ -195,7 +194,10 @@ def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
         _read_env_file(env_file)
         spec = _load(job_file, flags["overrides"], flags["limit"])
         refuse_when_held(os.path.join(spec.output.path, "checkpoint", "LOCK"))
-        return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
+        with informing(spec, _saying(flags)) as ended:
+            summary = _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec))
+            ended(summary)
+        return summary.exit_code
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -212,10 +214,10 @@ def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: A
         _change_directory(flags["directory"])
         spec = _load(job_file, flags["overrides"], flags["limit"])
         with in_background(Settings(latency_s=latency, faults=_shares(faults))) as base_url:
-            return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
+            return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None).exit_code
 
 
-def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Callable[[], str | None]) -> int:
+def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Callable[[], str | None]) -> Summary:
     from pipeline.job import Job
     from pipeline.run import Options
     from pipeline.run import run as run_job
@@ -228,23 +230,22 @@ def _go(spec: JobSpec, flags: dict[str, Any], *, simulated: bool | None, key: Ca
         max_minutes=flags["max_minutes"],
         simulated=simulated,
     )
-    say: Callable[[str], None] = _silent if quiet or as_json else _say
     summary = run_job(
         Job(spec),
         key,
         options,
-        say=say,
+        say=_saying(flags),
         display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
         echo=_echo(quiet) if as_json else None,
     )
     if as_json:
-        return summary.exit_code  # the log has told
+        return summary  # the log has told
     if not quiet:
         for line in summary.lines():
             _say(line)
     elif summary.exit_code:
         _say(f"pipeline: {summary.message}")
-    return summary.exit_code
+    return summary
 
 
 def _display() -> Display:
@@ -263,6 +264,10 @@ def _say(text: str) -> None:
         click.echo("\n".join(plain(line) for line in text.split("\n")), err=True)
     except OSError:
         _to_nowhere(2)  # the terminal is gone, or a pipe's reader: the run goes on, and nobody listens
+
+
+def _saying(flags: dict[str, Any]) -> Callable[[str], None]:
+    return _silent if flags["quiet"] or flags["log_format"] == "json" else _say
 
 
 def _silent(text: str) -> None:

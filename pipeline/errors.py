@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from pipeline.records import NO_USAGE, Billed, Usage
 
+OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors of the system that whoever gave the command can mend."""
+
 
 class PipelineError(Exception):
     """Anything this tool raises on purpose. On its own: a fault of ours."""
@@ -45,6 +48,10 @@ class RunPaused(PipelineError):
     """Stopped early; the same command goes on: signal, deadline, lock, endpoint in trouble. Rows stay pending."""
 
     exit_code = 75
+
+
+class InUse(RunPaused):
+    """Another run holds the job."""
 
 
 class EndpointDown(RunPaused):

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import IO
 
@@ -30,23 +31,40 @@ class Notice:
     output: str
 
 
-def notify(words: Sequence[str], summary: bytes, environ: Mapping[str, str], limit_s: float = LIMIT_S) -> Notice:
-    """Run a command. Raises nothing but what a signal raises, and then leaves nothing running."""
+def notify(
+    words: Sequence[str],
+    summary: bytes,
+    environ: Mapping[str, str],
+    limit_s: float = LIMIT_S,
+    shield: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Notice:
+    """Run a command. Raises nothing but what a signal raises, and then leaves nothing running: ``shield`` holds signals
+    back while the command is started, when nobody could say yet what is to be killed."""
+    process = None
+    try:
+        with shield():
+            process = _started(words, summary, environ)
+        return _seen_out(process, limit_s)
+    except (OSError, ValueError) as exc:
+        return Notice(f"cannot be run: {exc.strerror if isinstance(exc, OSError) else exc}", "")
+    except BaseException:
+        if process is not None:
+            _kill(process)
+        raise
+
+
+def _started(words: Sequence[str], summary: bytes, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with tempfile.TemporaryFile() as given:  # no pipe: a command that reads nothing would be waited for
         given.write(summary)
         given.seek(0)
-        try:
-            process = subprocess.Popen(  # noqa: S603 - the user's own command, from the user's own spec
-                words,
-                stdin=given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=dict(environ),
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as exc:
-            return Notice(f"cannot be run: {exc.strerror if isinstance(exc, OSError) else exc}", "")
-    return _seen_out(process, limit_s)
+        return subprocess.Popen(  # noqa: S603 - the user's own command, from the user's own spec
+            list(words),
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+            start_new_session=True,
+        )
 
 
 def _seen_out(process: subprocess.Popen[bytes], limit_s: float) -> Notice:
@@ -62,9 +80,6 @@ def _seen_out(process: subprocess.Popen[bytes], limit_s: float) -> Notice:
     except subprocess.TimeoutExpired:
         fault = f"did not end within {limit_s:g} s and was killed"
         _kill(process)
-    except BaseException:
-        _kill(process)
-        raise
     # Something it has left in the background may hold the pipe open for ever.
     listener.join(_LAST_WORDS_S)
     return Notice(fault, bytes(said).decode(errors="replace"))
@@ -78,9 +93,10 @@ def _listen(stream: IO[bytes], said: bytearray) -> None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # its group has its number, and it is not yet waited for
-    process.wait()
+    if process.returncode is None:  # not waited for yet: its group's number, which is its own, is nobody else's
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _name(number: int) -> str:

@@ -425,6 +425,7 @@ class _OneRun:
             input=known.fingerprint,
             plan=asdict(known.plan) if known.plan else {},
             limits_found=self.limits_found,
+            run=self.log.run,
         )
 
     # -- a finished job --------------------------------------------------------------------------------------------

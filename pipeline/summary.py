@@ -45,6 +45,7 @@ class Summary:
     limits_found: dict[str, Any] = field(default_factory=dict)
     nothing_to_do: bool = False
     evaluation: Evaluation | None = None
+    run: str = ""  # its name in the log
 
     @property
     def failed(self) -> int:
@@ -55,6 +56,7 @@ class Summary:
         return {
             "format": FORMAT,
             "job": self.job,
+            "run": self.run,
             "exit_code": self.exit_code,
             "message": self.message,
             "finished": self.finished,

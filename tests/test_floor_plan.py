@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"summary", "job"}),
     frozenset({"plan", "sending"}),
     frozenset({"run"}),
-    frozenset({"look", "status", "halt"}),
+    frozenset({"look", "status", "halt", "inform"}),
     frozenset({"tell", "checks"}),
     frozenset({"cli"}),
     frozenset({"__main__", "demo"}),

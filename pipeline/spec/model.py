@@ -168,7 +168,7 @@ class EvaluateSpec(Block):
 
 class NotifySpec(Block):
     command: Annotated[tuple[Words, ...], Field(strict=False, min_length=1)] = Field(
-        description="What is run when a run has ended: a list of words, or a line for /bin/sh; summary.json is its stdin."
+        description="What is run when a run has ended, with summary.json on stdin: words, or a line for /bin/sh."
     )
     when: Literal["always", "trouble"] = Field(
         default="always", description="always, or only when the exit code is not 0."

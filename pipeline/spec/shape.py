@@ -12,7 +12,18 @@ from pipeline.spec.scalars import flaw, plain
 SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path", "notify": "command"}
 SHELL: Final = ("/bin/sh", "-c")
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
-MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate", "notify")
+MAY_BE_EMPTY: Final = (
+    "name",
+    "endpoint",
+    "limits",
+    "retry",
+    "budget",
+    "prices",
+    "output",
+    "answer",
+    "evaluate",
+    "notify",
+)
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
     ("endpoint", "timeout_s"),

@@ -13,12 +13,12 @@ import time
 
 import orjson
 
-from pipeline.errors import CheckpointError, RunPaused
+from pipeline.errors import CheckpointError, InUse
 from pipeline.storage.files import FILE_MODE
 
 
 class Lock:
-    """Taken on creation; raises RunPaused (exit 75) when another run holds it."""
+    """Taken on creation; raises InUse (exit 75) when another run holds it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -64,14 +64,14 @@ def _take(fd: int) -> bool:
 
 
 def refuse_when_held(path: str) -> None:
-    """An early look, before anything slow is loaded: the second of two runs leaves at once. Raises RunPaused."""
+    """An early look, before anything slow is loaded: the second of two runs leaves at once. Raises InUse."""
     if held(path):
         with open(path, "rb") as file:
             raise _in_use(path, _holder(file.fileno()))
 
 
-def _in_use(path: str, holder: str) -> RunPaused:
-    return RunPaused(
+def _in_use(path: str, holder: str) -> InUse:
+    return InUse(
         f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
         "Wait for it, stop it, or look at it with `pipeline status`"
     )
