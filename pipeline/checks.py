@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 
+from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
@@ -40,6 +42,12 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     yield f"output: ok ({check_folder(job)})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
+    told = job.spec.notify
+    if told is not None:
+        found = shutil.which(told.command[0])
+        yield f"notify: {'ok' if found else 'there is no such program'} ({' '.join(told.command)}; {told.when})"
+    for name, address in ignored_proxies(os.environ, job.spec.endpoint.proxy).items():
+        yield f"proxy: none is used; {name} is set ({address}) and ignored. To use it, name it in endpoint.proxy"
 
 
 def _attached(job: Job) -> str:

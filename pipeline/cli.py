@@ -6,6 +6,8 @@ Only the standard library and click are imported here; a verb imports what it ne
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import sys
 import traceback
@@ -16,13 +18,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from pipeline import __version__
-from pipeline.errors import PipelineError, SpecError
+from pipeline.errors import OF_THE_USER, CheckpointError, PipelineError, SpecError
 
 if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.progress import Display
     from pipeline.spec import JobSpec
+    from pipeline.status import Reader
     from pipeline.storage.lock import Lock
+    from pipeline.summary import Summary
 
 EXIT_CODES = """\b
 Exit codes:
@@ -45,6 +49,11 @@ set_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Override one value of the spec: limits.concurrency=8",
+)
+env_file_option = click.option(
+    "--env-file",
+    metavar="FILE",
+    help="Read KEY=VALUE lines into the environment first; a variable that is set already wins.",
 )
 folder_option = click.option("-C", "directory", metavar="DIR", help="Change to this directory first, as make does.")
 
@@ -87,6 +96,17 @@ def run_options(verb: Verb) -> Verb:
     return verb
 
 
+def looking(verb: Callable[..., int]) -> click.Command:
+    """A verb that looks at a job: it takes JOB, --set and -C, and is handed the job's spec."""
+
+    @functools.wraps(verb)
+    def load_first(job_file: Path, overrides: tuple[str, ...], directory: str | None, **flags: Any) -> int:
+        _change_directory(directory)
+        return verb(_load(job_file, overrides, flags.pop("limit", None)), **flags)
+
+    return cli.command()(job_argument(set_option(folder_option(load_first))))
+
+
 class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -123,8 +143,9 @@ def call(arguments: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(arguments, standalone_mode=False)
     except click.ClickException as exc:
-        with contextlib.suppress(OSError):
-            exc.show(sys.stderr)
+        with io.StringIO() as told:
+            exc.show(told)
+            _say(told.getvalue().rstrip("\n"))
         code = 2
     except click.exceptions.Abort:
         code = 130
@@ -133,7 +154,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         code = exc.exit_code
     except OSError as exc:
         _say(f"pipeline: {exc.filename}: {exc.strerror}" if exc.filename else f"pipeline: {exc}")
-        code = 2 if isinstance(exc, _OF_THE_USER) else 1
+        code = 2 if isinstance(exc, OF_THE_USER) else 1
     except Exception:  # noqa: BLE001 - the last door: a bug is told as one, and never as something a user did
         from pipeline.runlog import redact
 
@@ -143,19 +164,10 @@ def call(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-_OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-
-
 def _complain(exc: PipelineError) -> None:
-    _say(f"pipeline: {_safe(str(exc))}")
-
-
-def _safe(text: str) -> str:
-    """Without keys, and without what a terminal would obey: a message may quote the input or a server."""
-    from pipeline.progress import plain
     from pipeline.runlog import redact
 
-    return "\n".join(plain(line) for line in redact(text).split("\n"))
+    _say(f"pipeline: {redact(str(exc))}")
 
 
 def _open_streams() -> None:
@@ -178,15 +190,21 @@ def _to_nowhere(stream: int) -> None:
 
 @cli.command(epilog=EXIT_CODES)
 @run_options
-def run(job_file: Path, **flags: Any) -> int:
+@env_file_option
+def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
+    from pipeline.inform import informing
     from pipeline.storage.lock import claimed
 
     with _telling(flags):
         _change_directory(flags["directory"])
+        _read_env_file(env_file)
         spec = _load(job_file, flags["overrides"], flags["limit"])
-        with claimed(os.path.join(spec.output.path, "checkpoint")) as lock:
-            return _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec), lock=lock)
+        with informing(spec, _saying(flags)) as ended:
+            with claimed(os.path.join(spec.output.path, "checkpoint")) as lock:
+                summary = _go(spec, flags, simulated=_may_be_simulated(spec), key=lambda: _api_key(spec), lock=lock)
+            ended(summary)
+        return summary.exit_code
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -203,7 +221,7 @@ def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: A
         _change_directory(flags["directory"])
         spec = _load(job_file, flags["overrides"], flags["limit"])
         with in_background(Settings(latency_s=latency, faults=_shares(faults))) as base_url:
-            return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None)
+            return _go(rehearsed(spec, base_url), flags, simulated=True, key=lambda: None).exit_code
 
 
 def _go(
@@ -213,7 +231,7 @@ def _go(
     simulated: bool | None,
     key: Callable[[], str | None],
     lock: Lock | None = None,
-) -> int:
+) -> Summary:
     from pipeline.job import Job
     from pipeline.run import Options
     from pipeline.run import run as run_job
@@ -227,39 +245,45 @@ def _go(
         max_minutes=flags["max_minutes"],
         simulated=simulated,
     )
-    say: Callable[[str], None] = _silent if quiet or as_json else _say
     summary = run_job(
         Job(spec),
         key,
         options,
-        say=say,
+        say=_saying(flags),
         display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
         echo=_echo(quiet) if as_json else None,
         lock=lock,
     )
     if as_json:
-        return summary.exit_code  # the log has told
+        return summary  # the log has told
     if not quiet:
         for line in summary.lines():
             _say(line)
     elif summary.exit_code:
         _say(f"pipeline: {summary.message}")
-    return summary.exit_code
+    return summary
 
 
 def _display() -> Display:
     from pipeline.progress import Bar, Lines
 
-    if sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE"):
+    if sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE") and os.environ.get("TERM") != "dumb":
         return Bar(sys.stderr)
     return Lines(_say)
 
 
 def _say(text: str) -> None:
+    """What is said may quote an input or a server: nothing in it can command a terminal."""
+    from pipeline.progress import plain
+
     try:
-        click.echo(text, err=True)
+        click.echo("\n".join(plain(line) for line in text.split("\n")), err=True)
     except OSError:
         _to_nowhere(2)  # the terminal is gone, or a pipe's reader: the run goes on, and nobody listens
+
+
+def _saying(flags: dict[str, Any]) -> Callable[[str], None]:
+    return _silent if flags["quiet"] or flags["log_format"] == "json" else _say
 
 
 def _silent(text: str) -> None:
@@ -282,70 +306,51 @@ def _telling(flags: dict[str, Any]) -> Iterator[None]:
     except PipelineError as exc:
         if flags["log_format"] != "json":
             raise
-        import orjson
+        from pipeline.runlog import as_json, redact
 
-        told = {"level": "error", "event": "end", "exit_code": exc.exit_code, "message": _safe(str(exc))}
-        _say(orjson.dumps(told).decode())
+        told = {"level": "error", "event": "end", "exit_code": exc.exit_code, "message": redact(str(exc))}
+        _say(as_json(told))
         raise click.exceptions.Exit(exc.exit_code) from exc
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-@cli.command()
-@job_argument
-@set_option
-@folder_option
-def check(job_file: Path, overrides: tuple[str, ...], directory: str | None) -> int:
+@looking
+@env_file_option
+def check(spec: JobSpec, env_file: str | None) -> int:
     """Everything that can be known without sending: spec, input, columns, templates, output folder, key."""
     from pipeline.checks import check as check_job
 
-    _change_directory(directory)
-    spec = _load(job_file, overrides)
+    _read_env_file(env_file)
     for line in check_job(_job(spec), key=lambda: _api_key(spec)):
-        click.echo(line, err=True)
+        _say(line)
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("-n", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
 @click.option("--full", is_flag=True, help="Show the content of attachments whole.")
-@set_option
-@folder_option
-def preview(job_file: Path, count: int, full: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+def preview(spec: JobSpec, count: int, full: bool) -> int:
     """The exact request bodies that would be sent, one JSON object a line."""
     from pipeline.look import previews
 
-    _change_directory(directory)
-    for shown in previews(_job(_load(job_file, overrides)), count, full=full):
+    for shown in previews(_job(spec), count, full=full):
         _print_json(shown)
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--retry-failed", is_flag=False, flag_value="all", metavar="[KIND]", help="As for run.")
 @refresh_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
-@set_option
-@folder_option
-def plan(
-    job_file: Path,
-    retry_failed: str | None,
-    refresh_expired: bool,
-    as_json: bool,
-    limit: int | None,
-    overrides: tuple[str, ...],
-    directory: str | None,
-) -> int:
+def plan(spec: JobSpec, retry_failed: str | None, refresh_expired: bool, as_json: bool) -> int:
     """Rows done, new, changed, failed, expired, removed; and the tokens, money and time that the rest would take."""
     from pipeline.look import forecast
     from pipeline.tell import forecast_lines, forecast_members
 
-    _change_directory(directory)
-    found = forecast(_job(_load(job_file, overrides, limit)), retry_failed, refresh_expired=refresh_expired)
+    found = forecast(_job(spec), retry_failed, refresh_expired=refresh_expired)
     if as_json:
         _print_json(forecast_members(found))
     else:
@@ -353,18 +358,20 @@ def plan(
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@set_option
-@folder_option
-def status(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+@click.option("--watch", is_flag=True, help="Again every two seconds until the run ends; waits for one to begin.")
+def status(spec: JobSpec, as_json: bool, watch: bool) -> int:
     """How the job stands, while it runs or after."""
-    from pipeline.look import status as look_at_status
-    from pipeline.tell import status_lines
+    from pipeline.job import prices_of
+    from pipeline.status import Reader, status_lines
 
-    _change_directory(directory)
-    members = look_at_status(_load(job_file, overrides).output.path)
+    reader = Reader(spec.output.path, prices_of(spec))
+    if watch:
+        return _watch(reader, as_json=as_json)
+    members = reader.look()
+    if members is None:
+        raise CheckpointError(f"{spec.output.path} has no checkpoint yet; start with `pipeline run`")
     if as_json:
         _print_json(members)
     else:
@@ -372,18 +379,46 @@ def status(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory:
     return 0
 
 
-@cli.command()
-@job_argument
+def _watch(reader: Reader, *, as_json: bool) -> int:
+    """Until the run ends, or whoever looks has seen enough."""
+    import time
+
+    from pipeline.errors import RunPaused
+    from pipeline.screen import Screen, obeys
+    from pipeline.status import follow, watch_lines
+    from pipeline.stop import signals_raise
+
+    show: Callable[[dict[str, Any] | None], None]
+    with contextlib.suppress(RunPaused), signals_raise(), contextlib.ExitStack() as stack:
+        if as_json:
+            show = _print_json
+        elif obeys(sys.stdout, os.environ):
+            screen = stack.enter_context(Screen(sys.stdout))
+            show = lambda members: screen.show(watch_lines(members))  # noqa: E731
+        else:
+            show = lambda members: _print_lines([*watch_lines(members), ""])  # noqa: E731
+        follow(reader, show, time.sleep)
+    return 0
+
+
+@looking
+@click.option("--no-wait", is_flag=True, help="Leave as soon as the run has been told.")
+def stop(spec: JobSpec, no_wait: bool) -> int:
+    """Stop a run that goes on: it draws no more rows, and writes down what is paid for. Waits until it has ended."""
+    from pipeline.halt import halt
+
+    halt(spec.output.path, wait=not no_wait, say=_say)
+    return 0
+
+
+@looking
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a kind.")
-@set_option
-@folder_option
-def failures(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+def failures(spec: JobSpec, as_json: bool) -> int:
     """Failed rows by kind, with an example each."""
     from pipeline.look import failures as look_at_failures
     from pipeline.tell import failure_lines
 
-    _change_directory(directory)
-    told = look_at_failures(_load(job_file, overrides).output.path)
+    told = look_at_failures(spec.output.path)
     if as_json:
         for kind in told:
             _print_json(kind)
@@ -392,33 +427,25 @@ def failures(job_file: Path, as_json: bool, overrides: tuple[str, ...], director
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--to", "target", required=True, metavar="FILE", help="A .csv, .parquet or .jsonl file.")
 @click.option("--raw-csv", is_flag=True, help="Leave text that a spreadsheet would run as a formula as it is.")
-@set_option
-@folder_option
-def export(job_file: Path, target: str, raw_csv: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+def export(spec: JobSpec, target: str, raw_csv: bool) -> int:
     """Results as csv, parquet or jsonl; also while a run goes on, with the rest as pending."""
     from pipeline.look import export as export_results
 
-    _change_directory(directory)
-    rows = export_results(_job(_load(job_file, overrides)), target, guard_formulas=not raw_csv)
-    click.echo(f"{rows} rows written to {target}", err=True)
+    rows = export_results(_job(spec), target, guard_formulas=not raw_csv)
+    _say(f"{rows} rows written to {target}")
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@set_option
-@folder_option
-def evaluate(job_file: Path, as_json: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+def evaluate(spec: JobSpec, as_json: bool) -> int:
     """The answers held against gold labels: accuracy, kappa, precision and recall, confusion matrix."""
     from pipeline.look import evaluation
 
-    _change_directory(directory)
-    found = evaluation(_job(_load(job_file, overrides)))
+    found = evaluation(_job(spec))
     if as_json:
         _print_json(found.members())
     else:
@@ -426,12 +453,9 @@ def evaluate(job_file: Path, as_json: bool, overrides: tuple[str, ...], director
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--to", "target", metavar="FILE", help="An .html file; default: report.html in the job's folder.")
-@set_option
-@folder_option
-def report(job_file: Path, target: str | None, overrides: tuple[str, ...], directory: str | None) -> int:
+def report(spec: JobSpec, target: str | None) -> int:
     """One HTML page that needs no network: progress, latency, money, labels, gold, failures, drift. At any time."""
     try:
         from pipeline.report import write
@@ -442,25 +466,19 @@ def report(job_file: Path, target: str | None, overrides: tuple[str, ...], direc
             "the report draws its charts with matplotlib, which is not installed; install it with\n"
             "  pip install 'prompt-pipeline[report]'"
         ) from exc
-    _change_directory(directory)
-    click.echo(f"report written to {write(_job(_load(job_file, overrides)), target)}", err=True)
+    click.echo(f"report written to {write(_job(spec), target)}", err=True)
     return 0
 
 
-@cli.command()
-@job_argument
+@looking
 @click.option("--repair", is_flag=True, help="Mend what is damaged; rows that were lost are pending again.")
-@set_option
-@folder_option
-def verify(job_file: Path, repair: bool, overrides: tuple[str, ...], directory: str | None) -> int:
+def verify(spec: JobSpec, repair: bool) -> int:
     """Check every file of the checkpoint. Exit 2 when something is damaged and was not repaired."""
-    from pipeline.run import CHECKPOINT
+    from pipeline.storage.layout import CHECKPOINT
     from pipeline.storage.verify import verify as verify_checkpoint
     from pipeline.tell import verify_lines
 
-    _change_directory(directory)
-    folder = os.path.join(_load(job_file, overrides).output.path, CHECKPOINT)
-    report = verify_checkpoint(folder, repair=repair)
+    report = verify_checkpoint(os.path.join(spec.output.path, CHECKPOINT), repair=repair)
     _print_lines(verify_lines(report))
     return 2 if report.damage and not repair else 0
 
@@ -558,7 +576,7 @@ def init(target: Path | None) -> int:
         raise SpecError(f"{target} exists; it was not overwritten. Name another file") from None
     except OSError as exc:
         raise SpecError(f"{target} cannot be written: {exc.strerror}") from exc
-    click.echo(f"{target} written; edit it, then: pipeline check {target}", err=True)
+    _say(f"{target} written; edit it, then: pipeline check {target}")
     return 0
 
 
@@ -584,6 +602,13 @@ def _change_directory(directory: str | None) -> None:
             raise SpecError(f"-C {directory}: {exc.strerror}") from exc
 
 
+def _read_env_file(path: str | None) -> None:
+    from pipeline.environment import load_env_file
+
+    if path is not None:
+        load_env_file(path, os.environ)
+
+
 def _may_be_simulated(spec: JobSpec) -> bool | None:
     """A loopback endpoint may be the simulator, or a server of the user's own: its first reply tells."""
     from pipeline.job import on_loopback
@@ -606,16 +631,18 @@ def _api_key(spec: JobSpec) -> str | None:
 
 
 def _print_json(members: Any, *, indent: bool = False) -> None:
-    import orjson
+    from pipeline.runlog import as_json
 
-    option = orjson.OPT_INDENT_2 if indent else 0
-    sys.stdout.buffer.write(orjson.dumps(members, default=str, option=option) + b"\n")
+    sys.stdout.buffer.write(as_json(members, indent=indent).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _print_lines(lines: list[str]) -> None:
+def _print_lines(lines: Sequence[str]) -> None:
+    from pipeline.progress import plain
+
     for line in lines:
-        click.echo(line)
+        click.echo(plain(line))
+    sys.stdout.flush()
 
 
 def _shares(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from pipeline.records import NO_USAGE, Billed, Usage
 
+OF_THE_USER = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors of the system that whoever gave the command can mend."""
+
 
 class PipelineError(Exception):
     """Anything this tool raises on purpose. On its own: a fault of ours."""
 
     exit_code = 1
+    quotes = False
+    """The words may be those of an input or of a reply: for people, and not for the log."""
 
 
 class SpecError(PipelineError):
@@ -24,6 +29,7 @@ class InputError(PipelineError):
     """The input table is wrong; nothing was sent."""
 
     exit_code = 2
+    quotes = True
 
 
 class CheckpointError(PipelineError):
@@ -48,6 +54,16 @@ class RunPaused(PipelineError):
     exit_code = 75
 
 
+class InUse(RunPaused):
+    """Another run holds the job."""
+
+
+class EndpointDown(RunPaused):
+    """The endpoint fails us for now, in its own words."""
+
+    quotes = True
+
+
 class BudgetSpent(RunPaused):
     """The budget is spent; rows stay pending."""
 
@@ -61,6 +77,8 @@ class ProviderError(PipelineError):
     assume we pay, ``raw`` a capped excerpt of what came back, ``attempts`` how often the call was tried in all.
     ``counted`` is False when the endpoint as a whole was in trouble: then it costs the row none of its attempts.
     """
+
+    quotes = True
 
     def __init__(
         self,

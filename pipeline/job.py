@@ -75,7 +75,7 @@ class Job:
         self._refuse_unknown_gold()
         refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, list(self.fields), spec.samples))
         refuse_own_tables(self.source.files, spec.output.path)
-        self.prices = _prices(spec)
+        self.prices = prices_of(spec)
         self.prefix = spec.output.prefix
         self.folder = spec.output.path
         self._refuse_unkept_budget()
@@ -292,7 +292,7 @@ def _attach(spec: JobSpec) -> tuple[Shelf | None, Attach]:
     return shelf, Attach(wanted, None if shelf is None else shelf.read, max_bytes)
 
 
-def _prices(spec: JobSpec) -> Prices:
+def prices_of(spec: JobSpec) -> Prices:
     if spec.prices is None:
         return Prices()
     prices = spec.prices

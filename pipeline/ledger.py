@@ -69,6 +69,18 @@ class Totals:
         return prices.cost(self.usage, self.billed)
 
 
+def totals_members(totals: Totals, prices: Prices) -> dict[str, int | float | None]:
+    """For programs."""
+    return {
+        "requests": totals.attempts,
+        "requests_billed": totals.billed,
+        "requests_maybe_billed": totals.maybe_billed,
+        "prompt_tokens": totals.usage.prompt_tokens,
+        "completion_tokens": totals.usage.completion_tokens,
+        "cost_usd": totals.cost(prices),
+    }
+
+
 class Ledger:
     """The running totals of one process, for progress and limits; what is durable is in the checkpoint."""
 

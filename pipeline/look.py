@@ -1,4 +1,4 @@
-"""Looking at a job without sending, and without its lock: preview, plan, status, failures, export."""
+"""Looking at a job without sending, and without its lock: preview, plan, failures, export."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
-from pipeline.storage.lock import held
 from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
-from pipeline.summary import NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,38 +189,6 @@ def _seconds(job: Job, requests: int, prompt: int | None, completion: int | None
     if limits.tokens_per_minute and prompt is not None and completion is not None:
         waits.append((prompt + completion) / limits.tokens_per_minute * 60)
     return max(waits) if waits else None
-
-
-def status(folder: str) -> dict[str, Any]:
-    """Counts, tokens and money of a job, while a run is going on (``running``) or after."""
-    found = must_know(folder)
-    running = held(found.layout.lock)
-    standing = found.snapshot.standing()
-    totals = found.snapshot.totals()
-    members: dict[str, Any] = {
-        "job": found.job.name,
-        "running": running,
-        "simulated": found.job.simulated,
-        "recorded": dict(standing.group_by("status").agg(pl.len()).sort("status").iter_rows()),
-        "failures": dict(found.snapshot.by_kind(standing).select("kind", "rows").iter_rows()),
-        "requests": totals.attempts,
-        "requests_billed": totals.billed,
-        "requests_maybe_billed": totals.maybe_billed,
-        "prompt_tokens": totals.usage.prompt_tokens,
-        "completion_tokens": totals.usage.completion_tokens,
-    }
-    members["now" if running else "last_run"] = _read_json(
-        found.layout.heartbeat if running else os.path.join(folder, NAME)
-    )
-    return members
-
-
-def _read_json(path: str) -> Any:
-    try:
-        with open(path, "rb") as file:
-            return orjson.loads(file.read())
-    except (OSError, ValueError):
-        return None
 
 
 def failures(folder: str) -> list[dict[str, Any]]:

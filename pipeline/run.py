@@ -18,6 +18,7 @@ import polars as pl
 
 from pipeline import comparison
 from pipeline.drift import Drift, exceeded, judge
+from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
 from pipeline.evaluate import Evaluation, evaluate
 from pipeline.job import Job
@@ -38,11 +39,12 @@ from pipeline.plan import (
 from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
-from pipeline.sending import DRAIN_S, INPUT_CHANGED, Sending, Work
-from pipeline.stop import Stop, signals_raise, signals_wait
+from pipeline.sending import INPUT_CHANGED, Sending, Work, words
+from pipeline.stop import DRAIN_S, Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files, discard
 from pipeline.storage.keys import Keys
+from pipeline.storage.layout import CHECKPOINT as CHECKPOINT
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
@@ -60,7 +62,6 @@ try:
 except ImportError:  # not made for every platform; asyncio's own loop serves
     pass
 
-CHECKPOINT = "checkpoint"
 LOG = "run.log"
 _OUTPUT_FORMAT = 1
 
@@ -143,17 +144,13 @@ def refuse_foreign(folder: str) -> None:
 @contextlib.contextmanager
 def _opened_log(folder: str, echo: Echo | None) -> Iterator[RunLog]:
     """The run's log, which also tells why a run ended by an exception."""
-    path = os.path.join(folder, LOG)
-    try:
-        log = RunLog(path, secrets.token_hex(4))
-    except OSError as exc:
-        raise CheckpointError(f"{path} cannot be written ({exc.strerror}); nothing was sent. Move it away") from exc
+    log = RunLog(os.path.join(folder, LOG), secrets.token_hex(4))
     log.echo = echo
     log.capture_library_warnings()
     try:
         yield log
     except PipelineError as reason:
-        log.error("stopped", exit_code=reason.exit_code, message=str(reason))
+        log.error("stopped", exit_code=reason.exit_code, **words(reason))
         raise
     except Exception as fault:
         log.error("fault_of_ours", fault)
@@ -216,12 +213,13 @@ class _OneRun:
             complete = sending.exhausted and not stop.stopping
             if sending.files_changed:  # whatever the files' times say, the list does not fit them
                 discard(self.files, self.checkpoint.layout.keys)
-        elif self.checkpoint.job.question != self.job.question:
-            self.checkpoint.update(question=self.job.question)
+        else:
+            if self.checkpoint.job.question != self.job.question:
+                self.checkpoint.update(question=self.job.question)
+            self._seal()
         return self._end(known, stop, sent, complete)
 
     def _end(self, known: _Known, stop: Stop, sent: int, complete: bool) -> Summary:
-        self._seal()
         if self._changed():
             complete = False
             stop.because(RunPaused(INPUT_CHANGED))
@@ -297,8 +295,8 @@ class _OneRun:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self, known: _Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop) -> Sending:
+        self._begin_log(key)
         self.checkpoint.update(question=self.job.question, finished=None)
-        self.log.secret = key
         if self.checkpoint.in_doubt:
             self.say(
                 f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
@@ -307,6 +305,9 @@ class _OneRun:
         work = self._work(known)
         self.say(_starting(work, self.job))
         self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
+        ignored = ignored_proxies(os.environ, self.job.spec.endpoint.proxy)
+        if ignored:
+            self.log.warning("proxy_ignored", variables=ignored)
         display = new_display()
         sending = Sending(
             self.job,
@@ -321,21 +322,35 @@ class _OneRun:
             drain_s=self.options.drain_s,
         )
         try:
-            _run_loop(sending.go(self._seconds_left()))
-        except BaseException:
-            with signals_wait():
-                self.checkpoint.abandon()
-            raise
+            self._until_sealed(sending, stop)
         finally:
             if display is not None:
                 display.close(sending.view() if sending.counts.ended else None)
         self.limits_found = dict(sending.wire.found())
         self.not_renewed = sending.counts.not_renewed
+        self.checkpoint.heartbeat(sending.heartbeat("ending"))
+        return sending
+
+    def _until_sealed(self, sending: Sending, stop: Stop) -> None:
+        try:
+            _run_loop(sending.go(self._seconds_left()))
+        except BaseException:
+            with signals_wait():
+                self.checkpoint.abandon()
+            raise
         if stop.hurried:
             with signals_wait():
                 self.checkpoint.abandon()
             raise stop.reason or RunPaused("stopped")
-        return sending
+        self._seal()
+
+    def _begin_log(self, key: str | None) -> None:
+        self.log.secret = key
+        try:
+            self.log.begin()
+        except OSError as exc:
+            path = os.path.join(self.folder, LOG)
+            raise CheckpointError(f"{path} cannot be written ({exc.strerror}); nothing was sent. Move it away") from exc
 
     def _seconds_left(self) -> float | None:
         """Of ``--max-minutes``, which planning counts into."""
@@ -349,6 +364,8 @@ class _OneRun:
         failed = known.standing.each(pl.col("answered").eq(False).fill_null(False))
         renewed = known.standing.each(self.wish.renews())
         plan = known.plan
+        left_alone = known.standing.table.filter(~self.wish.to_do())
+        statuses, kinds, _ = _count(left_alone)
         return Work(
             plan.rows,
             plan.done - plan.expired_again,
@@ -359,8 +376,10 @@ class _OneRun:
             lambda ordinal: failed[ordinal] == 1,
             self._changed,
             known.fresh,
-            known.kept,
-            lambda ordinal: renewed[ordinal] == 1,
+            kept=known.kept,
+            renews=lambda ordinal: renewed[ordinal] == 1,
+            statuses=statuses,
+            kinds=kinds,
         )
 
     def _host(self) -> str:
@@ -384,7 +403,8 @@ class _OneRun:
                 summary = replace(summary, exit_code=paused.exit_code, message=plain(str(paused)))
         if not summary.finished:
             summary.write(self.files)
-        self.log.info("end", exit_code=summary.exit_code, message=summary.message, statuses=statuses)
+        told = words(reason) if reason is not None else {"message": summary.message}
+        self.log.info("end", exit_code=summary.exit_code, statuses=statuses, **told)
         return summary
 
     def _publish(
@@ -478,6 +498,7 @@ class _OneRun:
             plan=asdict(known.plan),
             since_last_run=dict(known.since_last_run),
             limits_found=self.limits_found,
+            run=self.log.run,
         )
 
     # -- a finished job --------------------------------------------------------------------------------------------

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import Any
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
 from pipeline.job import UNSENDABLE, Job, Ready
-from pipeline.ledger import Ledger, Totals
+from pipeline.ledger import Ledger, Totals, totals_members
 from pipeline.noticed import Gap, Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
@@ -29,16 +32,16 @@ from pipeline.provider.ask import (
 from pipeline.provider.budget import Purse
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
-from pipeline.stop import Stop, signals_to
+from pipeline.stop import DRAIN_S, Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
 from pipeline.watch import Watch
 
-DRAIN_S = 60.0
 HEARTBEAT_S = 2.0
 READERS = 4
 """Threads that read attached files. More would only hold more of them in memory before their turn."""
 
+SLOWEST = 5
 FAULTS_OF_OURS = 3
 """So many rows struck by a fault of ours, and the run ends instead of failing them all."""
 
@@ -59,10 +62,23 @@ class Counts:
     answered: int = 0
     failed: int = 0
     not_renewed: int = 0  # of the failed: the row keeps the answer that it had
+    statuses: dict[str, int] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)  # of failures
 
     @property
     def ended(self) -> int:
         return self.answered + self.failed
+
+    def add(self, outcome: Outcome) -> None:
+        status = outcome.status.value
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        if outcome.answered:
+            self.answered += 1
+        else:
+            self.failed += 1
+            self.not_renewed += outcome.renewed
+            kind = str(outcome.kind or status)
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +96,8 @@ class Work:
     fresh: bool = True  # the folder holds no answer yet
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # replies paid for by an earlier run
     renews: Callable[[int], bool] = lambda ordinal: False  # the row has an answer, which has expired
+    statuses: Mapping[str, int] = field(default_factory=dict)  # of the rows that are not sent
+    kinds: Mapping[str, int] = field(default_factory=dict)  # of those among them that had failed
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
@@ -131,6 +149,7 @@ class Sending:
         self._noticed = Noticed(job.model.name, log.warning)
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
+        self._rows: dict[str, Row] = {}  # that are being asked, by their keys
         self.pool: Pool[Row] = Pool(self._draw, self._one, spec.limits.concurrency)
         self.wire = Wire(
             address_of(job, key),
@@ -151,14 +170,15 @@ class Sending:
         self._awaited.pop(key, None)
         self.ledger.add(error.billed, error.usage)
         self.checkpoint.superseded(key, error)
-        self.log.warning(
+        self.log.often(
             "attempt_failed",
+            error.kind,
             row=key,
-            kind=error.kind,
+            attempt=error.attempts,
             status=error.status,
             billed=error.billed,
             latency_s=error.latency_s,
-            error=str(error),
+            aloud={"error": str(error)},
         )
 
     def _form_changed(self, text: str) -> None:
@@ -179,11 +199,8 @@ class Sending:
         self.checkpoint.record(outcome)
         if outcome.attempts:
             self.ledger.add(outcome.billed, outcome.usage)
-        if outcome.answered:
-            self.counts.answered += 1
-        else:
-            self.counts.failed += 1
-            self.counts.not_renewed += outcome.renewed
+        self.counts.add(outcome)
+        if not outcome.answered:
             self._log_failure(outcome)
 
     def seen(self, reply: ApiReply) -> None:
@@ -222,6 +239,7 @@ class Sending:
         try:
             ready = self._ready(row) if self._readers is None else await self._read(self._readers, row)
             key = self._key_of(row, ready)
+            self._rows[key] = row
             return await self._ask(ready, key)
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
@@ -230,6 +248,8 @@ class Sending:
             return None
         except Exception as fault:  # noqa: BLE001 - a bug must cost one row, and be told, not lose the others
             return self._struck(row, fault)
+        finally:
+            self._rows.pop(key, None)
 
     def _ready(self, row: Row) -> Ready:
         try:
@@ -287,15 +307,15 @@ class Sending:
         return self.keys.hex(row.ordinal)
 
     def _log_failure(self, outcome: Outcome) -> None:
-        self.log.warning(
+        self.log.often(
             "row_failed",
+            outcome.kind or outcome.status.value,
             row=outcome.key,
             ordinal=outcome.row.ordinal,
-            kind=outcome.kind,
             status=outcome.http_status,
             attempts=outcome.attempts,
             latency_s=outcome.latency_s,
-            error=outcome.error,
+            aloud={"error": outcome.error},
         )
 
     # -- the whole run ---------------------------------------------------------------------------------------------
@@ -320,6 +340,7 @@ class Sending:
                         self._readers.shutdown(wait=False, cancel_futures=True)
                     await self._feed.close()
                     self._note_cut_off()
+                    self.log.count()
 
     async def _canary(self) -> None:
         """The first request of a run goes alone; so does the next, as long as the first has told nothing."""
@@ -336,7 +357,8 @@ class Sending:
 
     def _drain(self) -> None:
         self.pool.stop()
-        self.log.info("stopping", reason=str(self.stop.reason), in_flight=self.pool.awaited)
+        self.log.info("stopping", in_flight=self.pool.awaited, **words(self.stop.reason))
+        self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
         if self.display is not None and self.pool.awaited:
             self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
         with contextlib.suppress(RuntimeError):
@@ -407,21 +429,53 @@ class Sending:
             if gap_s is not None:
                 self.log.warning("suspended", for_s=round(gap_s, 1))
                 self.wire.renew()
+            self.log.tick()
             self.checkpoint.heartbeat(self.heartbeat())
             await asyncio.sleep(HEARTBEAT_S)
 
-    def heartbeat(self) -> dict[str, object]:
-        """What ``status`` tells about a run that is going on."""
+    def heartbeat(self, phase: str = "sending") -> dict[str, object]:
+        """What ``status`` tells about a run that is going on; it reads no answers as long as this is there."""
         view = self.view()
-        now = time.monotonic()
-        slowest = sorted(((now - began, key) for key, began in self._awaited.items()), reverse=True)[:5]
         return {
             "at": time.time(),
+            "pid": os.getpid(),
+            "run": self.log.run,
+            "phase": "stopping" if self.stop.stopping else phase,
             **as_members(view, self._rate.update(view.done_now)),
             "acknowledged": self.checkpoint.acknowledged,
-            "slowest_in_flight": [{"row": key, "for_s": round(age, 1)} for age, key in slowest],
+            "recorded": self._recorded(),
+            "slowest_in_flight": self._slowest(),
             "limits": self.wire.found(),
         }
+
+    def _recorded(self) -> dict[str, object]:
+        """Of all runs, as a look into the checkpoint has it; a row that goes again counts once it has ended."""
+        totals = self.ledger.totals()
+        return {
+            "recorded": added(self.work.statuses, self.counts.statuses),
+            "failures": added(self.work.kinds, self.counts.kinds),
+            **totals_members(totals, self.job.prices),
+        }
+
+    def _slowest(self) -> list[dict[str, object]]:
+        now = time.monotonic()
+        slowest = nsmallest(SLOWEST, ((began, key) for key, began in self._awaited.items()))
+        rows = [(self._rows.get(key), began, key) for began, key in slowest]
+        return [
+            {"row": key, "id": row and row.id, "ordinal": row and row.ordinal, "for_s": round(now - began, 1)}
+            for row, began, key in rows
+        ]
+
+
+def added(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    return {name: before.get(name, 0) + now.get(name, 0) for name in sorted({*before, *now})}
+
+
+def words(reason: PipelineError | None) -> dict[str, Any]:
+    """Members of a log line that say why a run ends."""
+    said = {} if reason is None else {"message": str(reason)}
+    named = {"kind": reason.kind, "status": reason.status} if isinstance(reason, ProviderError) else {}
+    return {**named, "aloud": said} if reason is not None and reason.quotes else {**named, **said}
 
 
 def address_of(job: Job, key: str | None) -> Address:

@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.errors import PipelineError, RunPaused
 
+DRAIN_S = 60.0
+"""So long are answers waited for that are paid for."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -50,6 +50,7 @@ class Summary:
     carried: dict[str, Any] = field(default_factory=dict)  # of an earlier summary, and still true
     drift: Drift | None = None  # of a finished run
     alarm: tuple[str, ...] = ()  # why there is one
+    run: str = ""  # its name in the log
 
     @property
     def failed(self) -> int:
@@ -60,6 +61,7 @@ class Summary:
         return {
             "format": FORMAT,
             "job": self.job,
+            "run": self.run,
             "exit_code": self.exit_code,
             "message": self.message,
             "finished": self.finished,

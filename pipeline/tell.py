@@ -1,4 +1,4 @@
-"""What ``plan``, ``status``, ``failures`` and ``verify`` say to people."""
+"""What ``plan``, ``failures`` and ``verify`` say to people."""
 
 from __future__ import annotations
 
@@ -72,32 +72,6 @@ def _money(found: Forecast) -> str:
     if found.cost_usd is None:
         return f"{money(found.cost_low_usd)} at least, {high} (no answer yet to learn from)"
     return f"{money(found.cost_usd)} expected ({money(found.cost_low_usd)} to {money(found.cost_high_usd)})"
-
-
-def status_lines(members: dict[str, Any]) -> list[str]:
-    state = "running" if members["running"] else "not running"
-    lines = [f"{members['job']}: {state}" + (" (simulated answers)" if members["simulated"] else "")]
-    lines += [f"  {count:>9} {status}" for status, count in members["recorded"].items()]
-    lines += [f"  failed: {count} {kind}" for kind, count in members["failures"].items()]
-    lines.append(
-        f"  requests: {members['requests']}, billed {members['requests_billed']}, "
-        f"maybe billed {members['requests_maybe_billed']}; tokens: {members['prompt_tokens'] or 0} prompt, "
-        f"{members['completion_tokens'] or 0} completion"
-    )
-    now = members.get("now")
-    if now:
-        left = now.get("seconds_left")
-        lines.append(
-            f"  now: {now['done']}/{now['rows']} rows, {now['rows_per_s']} rows/s, {money(now['cost_usd'])}, "
-            f"{now['in_flight']} in flight" + (f", {short_time(left)} left" if left else "")
-        )
-        lines += [f"  in flight for {slow['for_s']} s: row {slow['row']}" for slow in now["slowest_in_flight"]]
-    last = members.get("last_run")
-    if last:
-        lines.append(
-            f"  last run: exit {last['exit_code']} ({plain(last['message']) or 'finished'}), {last['started']}"
-        )
-    return lines
 
 
 def failure_lines(told: list[dict[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ A row that had failed before, and fails again, says nothing: else a few hopeless
 
 from __future__ import annotations
 
-from pipeline.errors import InputError, PipelineError, RunBlocked, RunPaused
+from pipeline.errors import EndpointDown, InputError, PipelineError, RunBlocked
 from pipeline.records import Outcome, Status
 
 ALIKE_FIRST = 20
@@ -49,7 +49,7 @@ class Watch:
             self._canaries += 1
             if self._canaries >= CANARIES:
                 told = self._told(outcome, f"the first {CANARIES} rows failed, one after the other,")
-                return RunPaused(f"{told} The other rows stay pending; run the same command again later")
+                return EndpointDown(f"{told} The other rows stay pending; run the same command again later")
         self.settled = not passing and outcome.status is not Status.INVALID_INPUT
         return self.look(outcome, again=again)
 

@@ -18,13 +18,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"drift"})
+    | frozenset({"drift", "screen", "environment", "notify"})
     | frozenset({"spec", "simulator", "attachments"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job"}),
     frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
-    frozenset({"look"}),
+    frozenset({"look", "status", "halt", "inform"}),
     frozenset({"tell", "checks", "report"}),
     frozenset({"cli"}),
     frozenset({"__main__", "demo"}),
@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "layout", "files"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files"},
     "provider": {"ask", "budget"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
@@ -47,7 +47,7 @@ PACKAGES = {
     "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "plan", "run", "look", "report.gather"},
+    "polars": {"storage", "plan", "run", "look", "status", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},

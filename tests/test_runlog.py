@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.runlog import RunLog, redact
+from pipeline import runlog
+from pipeline.runlog import RunLog, as_json, redact
 
 KEY = "a-key-of-no-known-form-0123456789"
 
@@ -32,13 +33,126 @@ def test_events_are_json_lines_of_the_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_second_run_appends(tmp_path: Path) -> None:
+def a_run(path: Path, run: str, *, sends: bool) -> None:
+    log = RunLog(str(path), run)
+    log.info("plan")
+    if sends:
+        log.begin()
+    log.info("end")
+    log.close()
+
+
+def runs(path: Path) -> list[str]:
+    return [line["run"] for line in lines(path)]
+
+
+def test_a_run_that_sends_begins_a_log_of_its_own_and_the_ten_before_it_stay(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
-    for run in ("r1", "r2"):
-        log = RunLog(str(path), run)
-        log.info("start")
-        log.close()
-    assert [line["run"] for line in lines(path)] == ["r1", "r2"]
+    for number in range(13):
+        a_run(path, f"r{number}", sends=True)
+    assert runs(path) == ["r12", "r12"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+        ["run.log", *(f"run.{number}.log" for number in range(1, 11))]
+    )
+    for number in range(1, 11):
+        assert runs(tmp_path / f"run.{number}.log") == [f"r{12 - number}"] * 2
+
+
+def test_a_run_that_sends_nothing_adds_its_lines_to_the_log_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    a_run(path, "r1", sends=True)
+    a_run(path, "r2", sends=False)
+    assert runs(path) == ["r1", "r1", "r2", "r2"]
+    RunLog(str(path), "r3").close()  # one that has nothing to say
+    assert runs(path) == ["r1", "r1", "r2", "r2"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.log"]
+
+
+def test_a_job_that_is_refused_every_minute_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog, "MOST_BYTES", 1_000)
+    path = tmp_path / "run.log"
+    for number in range(300):
+        a_run(path, f"r{number}", sends=False)
+    sizes = [entry.stat().st_size for entry in tmp_path.iterdir()]
+    assert len(sizes) == 11
+    assert max(sizes) < 1_500
+
+
+def test_a_crash_while_logs_step_aside_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.log"
+    for number in range(5):
+        a_run(path, f"r{number}", sends=True)
+    honest = os.rename
+    for survives in range(3):
+        left = survives
+
+        def crashing(source: str, target: str) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            honest(source, target)
+
+        monkeypatch.setattr(os, "rename", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            a_run(path, "crashed", sends=True)
+        monkeypatch.setattr(os, "rename", honest)
+        there = {run for entry in tmp_path.iterdir() for run in runs(entry)}
+        assert there == {f"r{number}" for number in range(5)}
+    a_run(path, "r5", sends=True)
+    newest_first = [runs(tmp_path / f"run{number}.log")[0] for number in ("", ".1", ".2", ".3", ".4", ".5")]
+    assert newest_first == ["r5", "r4", "r3", "r2", "r1", "r0"]
+
+
+def test_a_name_that_is_taken_keeps_the_log_going_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    a_run(path, "r1", sends=True)
+    for number in range(1, 11):
+        (tmp_path / f"run.{number}.log").mkdir()
+        (tmp_path / f"run.{number}.log" / "in the way").touch()
+    a_run(path, "r2", sends=True)
+    assert runs(path) == ["r1", "r1", "r2", "r2"]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_comes_by_the_million_is_told_a_thousand_times_a_kind_and_counted_once_a_minute(tmp_path: Path) -> None:
+    path, clock = tmp_path / "run.log", Clock()
+    log = RunLog(str(path), "r1", clock=clock)
+    log.begin()
+    for second in range(180):
+        clock.now = float(second)
+        for _ in range(50):
+            log.often("attempt_failed", "rate_limited", row="k")
+        log.tick()
+    log.often("attempt_failed", "timeout", row="k")
+    log.close()
+    told = lines(path)
+    full = [line["kind"] for line in told if line["event"] == "attempt_failed"]
+    assert (full.count("rate_limited"), full.count("timeout")) == (1_000, 1)
+    counted = [line for line in told if line["event"] == "attempt_failed_more"]
+    assert [line["kind"] for line in counted] == ["rate_limited"] * 3
+    assert sum(line["count"] for line in counted) == 180 * 50 - 1_000
+    assert [line["over_s"] for line in counted[:2]] == [60.0, 60.0]
+    assert counted[-1]["so_far"] == 180 * 50
+
+
+def test_what_may_quote_a_row_is_for_who_listens_and_not_for_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.log"
+    heard: list[str] = []
+    log = RunLog(str(path), "r1")
+    log.echo = lambda level, members, line: heard.append(line)
+    log.warning("row_failed", row="k", aloud={"error": "the prompt itself"})
+    log.close()
+    assert json.loads(heard[0])["error"] == "the prompt itself"
+    assert "error" not in lines(path)[0]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +190,7 @@ def test_whoever_listens_hears_what_the_log_has_without_keys() -> None:
 def test_nothing_that_is_logged_can_end_a_run(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     log = RunLog(str(path), "r1")
+    log.begin()
     log.info("odd", name=os.fsdecode(b"caf\xe9"), number=2**70, thing=object())
     assert lines(path)[0]["number"] == 2**70
     os.close(log._fd)  # the descriptor dies: EBADF
@@ -83,15 +198,30 @@ def test_nothing_that_is_logged_can_end_a_run(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_traceback_is_in_the_log(tmp_path: Path) -> None:
+def test_a_traceback_is_in_the_log_without_the_words_of_the_error(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     log = RunLog(str(path), "r1")
     try:
-        1 / 0  # noqa: B018
-    except ZeroDivisionError as exc:
+        try:
+            {"": 1}["the prompt itself"]
+        except KeyError:
+            raise OSError(28, "No space left on device") from None
+    except OSError as exc:
+        log.error("fault_of_ours", exc)
+    try:
+        try:
+            int("the prompt itself")
+        except ValueError as cause:
+            raise RuntimeError("the answer itself") from cause
+    except RuntimeError as exc:
         log.error("fault_of_ours", exc)
     log.close()
-    assert "ZeroDivisionError" in lines(path)[0]["traceback"]
+    first, second = (line["traceback"] for line in lines(path))
+    assert first.endswith("OSError: No space left on device")
+    assert "KeyError" not in first
+    assert "ValueError\nthen:\n" in second
+    assert second.endswith("RuntimeError")
+    assert 'raise RuntimeError("the answer itself")' in second  # the line of the source, not what came of it
 
 
 def test_what_libraries_log_goes_here_and_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,9 +247,20 @@ def test_a_log_is_never_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("precious")
     (tmp_path / "run.log").symlink_to(tmp_path / "target")
     with pytest.raises(OSError, match=r"run\.log"):
-        RunLog(str(tmp_path / "run.log"), "r1")
+        RunLog(str(tmp_path / "run.log"), "r1").begin()
+    a_run(tmp_path / "run.log", "r1", sends=False)
+    assert (tmp_path / "target").read_text() == "precious"
 
 
 def test_words_that_are_no_keys_stay() -> None:
     assert redact("a bear, a task-list, a risk-taker") == "a bear, a task-list, a risk-taker"
     assert redact("nothing to hide") == "nothing to hide"
+
+
+def test_json_is_harmless_on_a_terminal_and_means_the_same() -> None:
+    odd = {"a\x1b": "x\x07\x9b\u202e\U000e0001é日🎈", "n": [1, None]}
+    text = as_json(odd)
+    assert text.isprintable()
+    assert "é日🎈" in text
+    assert json.loads(text) == odd
+    assert json.loads(as_json({"path": os.fsdecode(b"caf\xe9\x1b")}))["path"] == os.fsdecode(b"caf\xe9\x1b")

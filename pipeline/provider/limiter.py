@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from pipeline.errors import AnswerUnusable, Overloaded, ProviderError, RateLimited, RunPaused, TransientError
+from pipeline.errors import AnswerUnusable, EndpointDown, Overloaded, ProviderError, RateLimited, TransientError
 from pipeline.provider.adaptive import Window
 from pipeline.provider.allowance import Allowance
 from pipeline.provider.breaker import Breaker, Gate, TimeoutGuard
@@ -100,7 +100,7 @@ class Limiter:
         self._ended: str | None = None
 
     def limit(self, send: Send) -> Send:
-        """The same ``send``, at the right time. May raise ``RunPaused`` when the endpoint stays out of order."""
+        """The same ``send``, at the right time. May raise ``EndpointDown`` when the endpoint stays out of order."""
 
         async def limited(call: ApiCall) -> ApiReply:
             # No lock: nothing is awaited between finding room and taking it.
@@ -147,7 +147,7 @@ class Limiter:
     def _enter(self, weight: int) -> _Place | None:
         """A place at once; None when one must wait for it."""
         if self._ended is not None:
-            raise RunPaused(self._ended)
+            raise EndpointDown(self._ended)
         if self._queue:
             return None
         now = self._clock()
@@ -244,7 +244,7 @@ class Limiter:
         while self._queue:
             waiter = self._queue.popleft()
             if not waiter.future.done():
-                waiter.future.set_exception(RunPaused(why))
+                waiter.future.set_exception(EndpointDown(why))
 
     # -- what replies teach ----------------------------------------------------------------------------------------
 

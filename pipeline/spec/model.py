@@ -201,6 +201,15 @@ class AlarmSpec(Block):
     failure_rate: Share | None = Field(default=None, description="Most rows, as a share, that may fail.")
 
 
+class NotifySpec(Block):
+    command: Annotated[tuple[Words, ...], Field(strict=False, min_length=1)] = Field(
+        description="What is run when a run has ended, with summary.json on stdin: words, or a line for /bin/sh."
+    )
+    when: Literal["always", "trouble"] = Field(
+        default="always", description="always, or only when the exit code is not 0."
+    )
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -229,4 +238,5 @@ class JobSpec(Block):
         default=None, description="Age at which an answer has expired, such as 30d; asked again on --refresh-expired."
     )
     prices: PricesSpec | None = Field(default=None, description="What tokens or requests cost; unknown stays unknown.")
+    notify: NotifySpec | None = Field(default=None, description="Whom to tell that a run has ended.")
     output: OutputSpec = Field(description="Where the results go.")

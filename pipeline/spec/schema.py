@@ -18,6 +18,7 @@ _SHORT_FORMS: Final[dict[str, list[_Schema]]] = {
     "prompt": [_TEXT],
     "model": [_TEXT],
     "output": [_TEXT],
+    "notify": [_TEXT, _TEXTS],
 }
 _ANNOTATIONS: Final = frozenset({"description", "default"})
 
@@ -27,9 +28,10 @@ def json_schema() -> _Schema:
     schema = JobSpec.model_json_schema(by_alias=True)
     blocks = schema["$defs"]
     _open_model(blocks["ModelSpec"])
-    blocks["InputSpec"]["properties"]["path"] |= {"anyOf": [_TEXT, _TEXTS]}
-    for name in ("type", "items", "minItems"):
-        del blocks["InputSpec"]["properties"]["path"][name]
+    for listed in (blocks["InputSpec"]["properties"]["path"], blocks["NotifySpec"]["properties"]["command"]):
+        listed |= {"anyOf": [_TEXT, _TEXTS]}
+        for name in ("type", "items", "minItems"):
+            del listed[name]
     for block, forms in _SHORT_FORMS.items():
         _accept(schema["properties"], block, *forms)
     for block in MAY_BE_EMPTY:

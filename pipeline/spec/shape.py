@@ -9,7 +9,8 @@ from pipeline.spec.document import Document, KeyPath, Place, Trap, join, label
 from pipeline.spec.read import read
 from pipeline.spec.scalars import flaw, plain
 
-SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path"}
+SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path", "notify": "command"}
+SHELL: Final = ("/bin/sh", "-c")
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
 MAY_BE_EMPTY: Final = (
     "name",
@@ -24,6 +25,7 @@ MAY_BE_EMPTY: Final = (
     "attachments",
     "expire",
     "alarm",
+    "notify",
 )
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
@@ -52,6 +54,10 @@ def expand(document: Document) -> None:
         if isinstance(one, str | int | float | Trap):
             attachments[index] = {"column": one}
             _move(document, ("prompt", "attachments", index), ("prompt", "attachments", index, "column"))
+    told = tree.get("notify")
+    if isinstance(told, dict) and isinstance(told.get("command"), str | int | float | Trap):
+        told["command"] = [*SHELL, told["command"]]
+        document.places[("notify", "command", len(SHELL))] = document.place(("notify", "command"))
 
 
 def _move(document: Document, old: KeyPath, new: KeyPath) -> None:

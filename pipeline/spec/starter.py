@@ -63,6 +63,7 @@ limits:
 # prices: {{input: 0.30, output: 2.50}}   # USD per 1M tokens, of your own contract; unknown stays unknown
 
 # expire: 30d                       # older answers are asked again on `pipeline run --refresh-expired`
+# notify: "mail -s labels me@example.org"   # run when a run has ended, with summary.json on its stdin
 
 output: {output}
 """

@@ -99,6 +99,7 @@ class Checkpoint:
             lock = lock or Lock(layout.lock)
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
+        _forget_heartbeat(files, layout)
         try:
             job = _ours(files, layout, name, simulated)
             return cls._recover(files, layout, job, lock, seal_rows, seal_bytes)
@@ -227,6 +228,7 @@ class Checkpoint:
         if self.lock.fd < 0:
             return  # abandoned: what lies there may be another run's by now
         try:
+            _forget_heartbeat(self.files, self.layout)
             with contextlib.suppress(OSError):  # the next run lays a new one
                 discard(self.files, self.layout.ballast)
         finally:
@@ -236,7 +238,14 @@ class Checkpoint:
         """Leave at once: what was received is durable, the next run seals it."""
         with contextlib.suppress(StorageError):
             self.writer.abandon()
+        _forget_heartbeat(self.files, self.layout)
         self.lock.release()
+
+
+def _forget_heartbeat(files: Files, layout: Layout) -> None:
+    """One that lies there without a run is the last word of a run that was killed."""
+    with contextlib.suppress(OSError):
+        discard(files, layout.heartbeat)
 
 
 def _ours(files: Files, layout: Layout, name: str, simulated: bool | None) -> Job:

@@ -6,6 +6,9 @@ import os
 
 from pipeline.storage.journal import segment_name
 
+CHECKPOINT = "checkpoint"
+"""Name of the folder in a job's output folder."""
+
 
 class Layout:
     def __init__(self, folder: str) -> None:

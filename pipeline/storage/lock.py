@@ -17,13 +17,13 @@ from collections.abc import Iterator
 
 import orjson
 
-from pipeline.errors import CheckpointError, RunPaused
+from pipeline.errors import CheckpointError, InUse
 from pipeline.storage.files import FILE_MODE, Files, discard, make_folder
 from pipeline.storage.layout import Layout
 
 
 class Lock:
-    """Taken on creation; raises RunPaused (exit 75) when another run holds it."""
+    """Taken on creation; raises InUse (exit 75) when another run holds it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -114,8 +114,8 @@ def _take_away(files: Files, layout: Layout, made: list[str]) -> None:
             os.rmdir(folder)
 
 
-def _in_use(path: str, holder: str) -> RunPaused:
-    return RunPaused(
+def _in_use(path: str, holder: str) -> InUse:
+    return InUse(
         f"{os.path.dirname(path)} is in use by another run{holder}; nothing was sent. "
         "Wait for it, stop it, or look at it with `pipeline status`"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sending import DRAIN_S
+from pipeline.stop import DRAIN_S
 from tests.e2e.readme import ROOT, block
 from tests.e2e.rig import DEADLINE_S, Endpoint, JobFolder, ended, wait_until
 from tests.rigs.promises import pairs

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import (
     AnswerUnusable,
+    EndpointDown,
     Overloaded,
     ProviderError,
     RateLimited,
@@ -304,7 +305,7 @@ def test_a_server_that_means_thirty_one_years_ends_the_run_with_75() -> None:
         return await work(retried(a_limiter(8), refusing_at(0, 1e12, 1e9, seen)), 8, 8)
 
     faults = held(main())
-    assert {type(fault) for fault in faults} == {RunPaused}
+    assert {type(fault) for fault in faults} == {EndpointDown}
     assert {fault.exit_code for fault in faults if isinstance(fault, RunPaused)} == {75}
     assert "asks to wait 32 years" in str(faults[0])
     assert len(seen) < 60
@@ -397,7 +398,7 @@ def test_an_endpoint_that_stays_down_ends_the_run_with_its_last_words() -> None:
     faults = held(main())
     assert len(faults) == 200
     assert {str(fault) for fault in faults} == {"the endpoint has been failing for 10 min: 503 from the endpoint"}
-    assert {type(fault) for fault in faults} == {RunPaused}
+    assert {type(fault) for fault in faults} == {EndpointDown}
     assert len(seen) <= 2 * 64 + 8
 
 

@@ -27,6 +27,10 @@ GOOD = [
     "model: m\n"
     "attachments: {root: data/images, max_mb: 20, max_tokens: 2000}\n",
     BASE + "attachments:\n",
+    BASE + "notify: mail me\n",
+    BASE + "notify: [mail, me]\n",
+    BASE + "notify: {command: [mail, me], when: trouble}\n",
+    BASE + "notify:\n",
     starter("reviews"),
 ]
 
@@ -41,6 +45,10 @@ BAD = [
     BASE + "answer: {fields: {a: number}, repair: -1}\n",
     BASE + "budget: {usd: -5}\n",
     BASE + "name: 7\n",
+    BASE + "notify: []\n",
+    BASE + "notify: {when: always}\n",
+    BASE + "notify: {command: x, when: never}\n",
+    BASE + "notify: [1]\n",
     "input: a.csv\nprompt: x\nmodel: {temperature: 0}\n",
     "input: a.csv\nprompt: x\nmodel: {name: m, stream: true}\n",
     "input: a.csv\nprompt: {system: x}\nmodel: m\n",
