@@ -445,7 +445,7 @@ class Sending:
             "acknowledged": self.checkpoint.acknowledged,
             "recorded": self._recorded(),
             "slowest_in_flight": self._slowest(),
-            "limits": self.wire.found(),
+            "limits": {**self.wire.found(), "requests_per_minute_given": self.job.spec.limits.requests_per_minute},
         }
 
     def _recorded(self) -> dict[str, object]:

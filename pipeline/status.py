@@ -212,12 +212,18 @@ def _flight_lines(now: dict[str, Any]) -> list[str]:
     for slow in now["slowest_in_flight"]:
         name = slow["row"] if slow["id"] is None else slow["id"]
         lines.append(f"             row {plain(str(name))} for {slow['for_s']} s")
-    limits = now["limits"]
-    per_minute = limits["requests_per_minute"]
-    known = "no limit on requests known yet" if per_minute is None else f"{per_minute:.0f} requests a minute"
-    refused = f", {limits['refused']:.0f} refusals" if limits["refused"] else ""
-    lines.append(f"  limits     {known}, {limits['concurrency']:.0f} in flight at most{refused}")
+    lines.append(f"  limits     {_limits(now['limits'])}")
     return lines
+
+
+def _limits(limits: dict[str, Any]) -> str:
+    given, found = limits["requests_per_minute_given"], limits["requests_per_minute"]
+    if given is not None:
+        per_minute = f"{given:g} requests a minute (the spec's)"
+    else:
+        per_minute = "none on requests found yet" if found is None else f"{found:.0f} requests a minute (found)"
+    refused = f", refused {limits['refused']:.0f} x" if limits["refused"] else ""
+    return f"{per_minute}, {limits['concurrency']:.0f} in flight at most{refused}"
 
 
 def _stamp(at: float) -> str:

@@ -74,6 +74,7 @@ def test_a_run_that_goes_on_tells_rows_tokens_money_failures_and_what_is_in_flig
         assert "  rows       8 of 20 (40.0 %), 8 in this run" in lines
         assert "  failed     1 bad_request" in lines
         assert any("row r00008 for " in line for line in lines)
+        assert lines[-1].startswith("  limits     none on requests found yet, ")
         gate.opened.set()
         assert ended(process)[0] == 3
     told = members(job)
@@ -81,6 +82,19 @@ def test_a_run_that_goes_on_tells_rows_tokens_money_failures_and_what_is_in_flig
     assert told["recorded"] == {"failed": 1, "ok": 18, "truncated": 1}
     assert told["cut_off"] is None
     assert "  last run   " in job.run("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "found", "said"),
+    [
+        (600.0, None, "600 requests a minute (the spec's), 8 in flight at most, refused 3 x"),
+        (None, 58.6, "59 requests a minute (found), 8 in flight at most, refused 3 x"),
+        (None, None, "none on requests found yet, 8 in flight at most, refused 3 x"),
+    ],
+)
+def test_limits_are_told_as_given_or_as_found(given: float | None, found: float | None, said: str) -> None:
+    limits = {"requests_per_minute_given": given, "requests_per_minute": found, "concurrency": 8.0, "refused": 3.0}
+    assert looking._limits(limits) == said
 
 
 def test_a_look_at_a_run_reads_no_answers(new_job: NewJob, monkeypatch: pytest.MonkeyPatch) -> None:

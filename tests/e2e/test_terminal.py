@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,11 @@ def test_a_job_file_of_an_odd_name_is_told_harmlessly(new_job: NewJob, simulate:
 
 
 def on_a_terminal(
-    job: JobFolder, *words: str, columns: int, waiting: Callable[[], object] = lambda: None, **environ: str
+    job: JobFolder,
+    *words: str,
+    columns: int,
+    waiting: Callable[[], object] = lambda: None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
     """Exit code and all that the terminal was sent. ``waiting`` is called once it says that it waits."""
     ours, theirs = pty.openpty()
@@ -144,7 +148,7 @@ def on_a_terminal(
     process = subprocess.Popen(
         job.command(*words),
         cwd=job.folder,
-        env={**job.environment(), "TERM": "xterm", **environ},
+        env={**job.environment(), "TERM": "xterm", **(environ or {})},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -192,13 +196,13 @@ def test_a_bar_never_wraps(simulate: Simulate, new_job: NewJob, columns: int) ->
     assert "30/30" in shown
 
 
-@pytest.mark.parametrize("environ", [{"TQDM_DISABLE": "1"}, {"TERM": "dumb"}])
+@pytest.mark.parametrize(("name", "value"), [("TQDM_DISABLE", "1"), ("TERM", "dumb")])
 def test_a_terminal_that_wants_no_bar_gets_plain_lines(
-    simulate: Simulate, new_job: NewJob, environ: dict[str, str]
+    simulate: Simulate, new_job: NewJob, name: str, value: str
 ) -> None:
     job = new_job(simulate())
     job.number_of_rows(5)
-    code, shown = on_a_terminal(job, "run", columns=80, **environ)
+    code, shown = on_a_terminal(job, "run", columns=80, environ={name: value})
     assert code == 0
     assert harmless(shown.replace("\r\n", "\n"))
     assert "5/5 rows, " in shown
@@ -228,7 +232,7 @@ def test_a_file_of_lines_is_what_a_dumb_terminal_gets_from_watching(new_job: New
         job.number_of_rows(3)
         started: list[subprocess.Popen[str]] = []
         begin = lambda: started.append(job.start())  # noqa: E731
-        code, shown = on_a_terminal(job, "status", "--watch", columns=80, waiting=begin, TERM="dumb")
+        code, shown = on_a_terminal(job, "status", "--watch", columns=80, waiting=begin, environ={"TERM": "dumb"})
         started[0].communicate(timeout=DEADLINE_S)
         assert code == 0
         assert harmless(shown.replace("\r\n", "\n"))
