@@ -6,8 +6,10 @@ built in memory and written by us, and the manifest keeps its SHA-256.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
@@ -152,7 +154,7 @@ def write_table(
             raise sink.failed from exc
         raise
     finally:
-        files.close(sink.fd)
+        sink.end()
     publish(files, aside, path)
     return counted
 
@@ -164,6 +166,14 @@ class _Sink(io.RawIOBase):
         self.files = files
         self.fd = fd
         self.failed: OSError | None = None
+        self._guard = threading.Lock()
+
+    def end(self) -> None:
+        """Nothing is written any more. After an error polars may still try, from a thread of its own, when the number
+        of our descriptor belongs to another file by then."""
+        with self._guard:
+            fd, self.fd = self.fd, -1
+            self.files.close(fd)
 
     def writable(self) -> bool:
         return True
@@ -171,7 +181,10 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         try:
-            write_all(self.files, self.fd, bytes(view))
+            with self._guard:
+                if self.fd < 0:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                write_all(self.files, self.fd, bytes(view))
         except OSError as exc:
             self.failed = exc
             raise
