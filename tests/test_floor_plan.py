@@ -18,9 +18,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"spec", "simulator"}),
+    | frozenset({"spec", "simulator", "media"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job"}),
+    frozenset({"summary", "job", "linked"}),
     frozenset({"plan", "sending"}),
     frozenset({"run"}),
     frozenset({"look"}),
@@ -31,16 +31,24 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"},
-    "provider": {"ask", "budget"},
+    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files", "shelf"},
+    "provider": {"ask", "budget", "fetch"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
+    "media": {""},
 }
 """The rooms of a block that the rest of the house may enter; "" is the block's own front door."""
 
 PACKAGES = {
-    "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
+    "aiohttp": {
+        "provider.client",
+        "provider.fetch",
+        "provider.faults",
+        "provider._verdicts",
+        "provider._said",
+        "simulator",
+    },
     "click": {"cli", "demo"},
     "jinja2": {"prompts"},
     "polars": {"storage", "plan", "run", "look"},
