@@ -23,7 +23,7 @@ from pipeline.prompts import InvalidRow, Templates, fields_as_json
 from pipeline.records import ApiCall, Dialogue, Exchange, Form, Model, Prompt, Row, Terms
 from pipeline.spec import JobSpec
 from pipeline.spec.endpoint import is_loopback
-from pipeline.storage.output import STEP, added_names, refuse_clashes, refuse_own_tables
+from pipeline.storage.output import STEP, Media, added_names, refuse_clashes, refuse_own_tables
 from pipeline.storage.source import Selection, Source
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Job:
         self.source.check(self.templates.columns)
         self._refuse_field_names()
         self._refuse_unknown_gold()
-        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields))
+        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, self.fields, self.media))
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = _prices(spec)
         self.prefix = spec.output.prefix
@@ -97,8 +97,13 @@ class Job:
         """Typed columns of the answer and their kinds; none without an ``answer`` block."""
         return {} if self.form is None else {part.name: part.column for part in self.form.spec.fields}
 
+    @property
+    def media(self) -> Media | None:
+        """How tables show media; None without a ``media`` block."""
+        return None if self.spec.media is None else Media(self.spec.media.download)
+
     def _refuse_field_names(self) -> None:
-        taken = {STEP, *added_names("")} & self.fields.keys()
+        taken = {STEP, *added_names("", media=self.media)} & self.fields.keys()
         if taken:
             raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
 

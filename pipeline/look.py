@@ -247,4 +247,4 @@ def _joined(job: Job) -> Join:
     found = must_know(job.folder)
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.source.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
-    return Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields)
+    return Join(job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields, media=job.media)

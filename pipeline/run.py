@@ -73,6 +73,7 @@ class _Known:
     rows: int
     fresh: bool  # there is no answer in the folder
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
+    unfetched: Mapping[str, str] = field(default_factory=dict)  # texts with links that are still to be fetched
 
 
 def run(
@@ -181,8 +182,9 @@ class _OneRun:
         stop = Stop()
         sent = 0
         complete = True
-        if known.plan is None or known.plan.to_send:
-            sending = self._send(known, key(), display, stop)
+        to_send = known.plan is None or known.plan.to_send > 0
+        if to_send or known.unfetched:
+            sending = self._send(known, key() if to_send else None, display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
         elif self.checkpoint.job.question != self.job.question:
@@ -229,7 +231,11 @@ class _OneRun:
         self.log.info("plan", **asdict(plan))
         self._tell_unknown_kind(standing)
         fresh = not plan.done and not gone["answered"].any()
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, snapshot.kept())
+        media = job.spec.media
+        unfetched = snapshot.unfetched() if media is not None and media.download else {}
+        return _Known(
+            fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, snapshot.kept(), unfetched
+        )
 
     def _tell_unknown_kind(self, standing: Standing) -> None:
         kinds = standing.table.filter(~pl.col("answered"))["kind"].unique().drop_nulls().sort().to_list()
@@ -314,6 +320,7 @@ class _OneRun:
             self._changed,
             known.fresh,
             kept=known.kept,
+            unfetched=known.unfetched,
         )
 
     def _host(self) -> str:
@@ -352,7 +359,8 @@ class _OneRun:
         job = self.job
         if known.plan is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
-        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields)
+        media = job.media and replace(job.media, save=self.checkpoint.shelf.save)
+        join = Join(job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields, media)
         publish(self.files, job.folder, join, job.spec.input.id)
         evaluation = evaluated(job, join)
         code = 3 if summary.failed > allowed_failures(self.options.max_failed, known.rows) else 0
@@ -414,6 +422,8 @@ class _OneRun:
         made: list[object] = [_OUTPUT_FORMAT, self.job.prefix, asdict(self.job.prices)]
         if self.job.spec.evaluate is not None:
             made.append(self.job.spec.evaluate.model_dump())
+        if self.job.media is not None:
+            made.append(["media", self.job.media.download])
         return hashlib.sha256(orjson.dumps(made)).hexdigest()
 
     def _nothing_to_do(self, fingerprint: str) -> Summary | None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
-from pipeline.job import Job, Ready
+from pipeline.job import Job, Ready, on_loopback
 from pipeline.ledger import Ledger, Totals
+from pipeline.linked import Linked
+from pipeline.media import links
 from pipeline.noticed import Gap, Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
@@ -26,6 +28,7 @@ from pipeline.provider.ask import (
     unexpected,
 )
 from pipeline.provider.budget import Purse
+from pipeline.provider.fetch import Fetcher
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop, signals_to
@@ -35,6 +38,8 @@ from pipeline.watch import Watch
 
 DRAIN_S = 60.0
 HEARTBEAT_S = 2.0
+FETCH_S = 120.0
+"""The most that one link may take; signed ones expire anyway."""
 FAULTS_OF_OURS = 3
 """So many rows struck by a fault of ours, and the run ends instead of failing them all."""
 
@@ -69,6 +74,7 @@ class Work:
     changed: Callable[[], object] = lambda: False  # the input is not what was planned with
     fresh: bool = True  # the folder holds no answer yet
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # replies paid for by an earlier run
+    unfetched: Mapping[str, str] = field(default_factory=dict)  # texts whose links an earlier run did not come to
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
@@ -127,6 +133,7 @@ class Sending:
             lambda: stop.stopping,
             purses_of(job, ledger.before),
         )
+        self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -194,7 +201,7 @@ class Sending:
         try:
             ready = self._ready(row)
             key = self._key_of(row, ready)
-            return self._record(await self._ask(ready, key))
+            outcome = self._record(await self._ask(ready, key))
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
                 self._note(key, reason)
@@ -202,6 +209,24 @@ class Sending:
             return None
         except Exception as fault:  # noqa: BLE001 - a bug must cost one row, and be told, not lose the others
             return self._struck(row, fault)
+        if outcome is not None and self._links_of(outcome):
+            await self._fetch({outcome.key: outcome.text or ""})
+        return outcome
+
+    def _links_of(self, outcome: Outcome) -> int | None:
+        """How many links of an answer are to be fetched; None when the job does not ask for media."""
+        media = self.job.spec.media
+        return None if media is None else len(links(outcome.text or "")) if media.download else 0
+
+    async def _fetch(self, texts: Mapping[str, str]) -> None:
+        """What fails here is noted, or is a reason to stop; the rows have ended, and stay as they are."""
+        try:
+            await self._linked.get(texts)
+        except PipelineError as reason:
+            self.stop.because(reason)
+        except Exception as fault:  # noqa: BLE001 - the next run fetches what is still to be fetched
+            self.log.error("fault_of_ours", fault)
+            self.stop.because(PipelineError("a fault of this tool struck while links were fetched; see run.log"))
 
     def _ready(self, row: Row) -> Ready:
         try:
@@ -246,7 +271,7 @@ class Sending:
     def _record(self, outcome: Outcome) -> Outcome | None:
         self._awaited.pop(outcome.key, None)
         try:
-            self.checkpoint.record(outcome)
+            self.checkpoint.record(outcome, self._links_of(outcome))
         except PipelineError as reason:
             self.stop.because(reason)
             return None
@@ -282,8 +307,9 @@ class Sending:
         if max_s is not None:
             loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
         with signals_to(self.stop), self._clockwork():
-            async with self.wire:
+            async with self.wire, self._linked:
                 try:
+                    await self.pool.alone(self._fetch(self.work.unfetched))
                     await self._canary()
                     await self.pool.run()
                 except PipelineError as reason:
@@ -420,6 +446,21 @@ def limits_of(job: Job) -> Limits:
         retry.max_attempts,
         retry.max_wait_s,
         retry.max_in_doubt,
+    )
+
+
+def fetcher_of(job: Job) -> Fetcher | None:
+    """For jobs whose links are to be fetched. A loopback endpoint may be fetched from, no other address of its kind."""
+    media, endpoint = job.spec.media, job.spec.endpoint
+    if media is None or not media.download:
+        return None
+    return Fetcher(
+        connect_s=endpoint.timeout_s.connect,
+        total_s=min(FETCH_S, endpoint.timeout_s.total),
+        max_bytes=int(media.max_mb * 1_000_000),
+        concurrency=job.spec.limits.concurrency,
+        proxy=endpoint.proxy,
+        own=endpoint.base_url if on_loopback(job.spec) else None,
     )
 
 

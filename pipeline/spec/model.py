@@ -166,6 +166,13 @@ class EvaluateSpec(Block):
     )
 
 
+class MediaSpec(Block):
+    download: bool = Field(
+        default=False, description="Fetch what answers link to, from public addresses alone; else links stay links."
+    )
+    max_mb: Positive = Field(default=50.0, description="A larger file is not fetched, in megabytes.")
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -180,6 +187,9 @@ class JobSpec(Block):
     model: ModelSpec = Field(description="Who is asked; further keys (temperature ...) go into the request body.")
     endpoint: EndpointSpec = Field(default_factory=EndpointSpec, description="Where the model is asked.")
     answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")
+    media: MediaSpec | None = Field(
+        default=None, description="Save pictures, sound and video of the answers as files; true for the defaults."
+    )
     evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")
     retry: RetrySpec = Field(default_factory=RetrySpec, description="How often and how patiently to try again.")

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pipeline.spec.hints import CHAT_PARAMS, REFUSED_PARAMS
 from pipeline.spec.load import NOT_YET
 from pipeline.spec.model import JobSpec
-from pipeline.spec.shape import MAY_BE_EMPTY, MAY_BE_EMPTY_BELOW
+from pipeline.spec.shape import MAY_BE_EMPTY, MAY_BE_EMPTY_BELOW, SWITCHES
 
 _Schema = dict[str, Any]
 
@@ -18,6 +18,7 @@ _SHORT_FORMS: Final[dict[str, list[_Schema]]] = {
     "prompt": [_TEXT],
     "model": [_TEXT],
     "output": [_TEXT],
+    **{block: [{"type": "boolean"}] for block in SWITCHES},
 }
 _ANNOTATIONS: Final = frozenset({"description", "default"})
 

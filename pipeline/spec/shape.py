@@ -10,8 +10,20 @@ from pipeline.spec.read import read
 from pipeline.spec.scalars import flaw, plain
 
 SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path"}
+SWITCHES: Final = ("media",)
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
-MAY_BE_EMPTY: Final = ("name", "endpoint", "limits", "retry", "budget", "prices", "output", "answer", "evaluate")
+MAY_BE_EMPTY: Final = (
+    "name",
+    "endpoint",
+    "limits",
+    "retry",
+    "budget",
+    "prices",
+    "output",
+    "answer",
+    "media",
+    "evaluate",
+)
 MAY_BE_EMPTY_BELOW: Final = (
     ("endpoint", "headers"),
     ("endpoint", "timeout_s"),
@@ -29,10 +41,20 @@ def expand(document: Document) -> None:
         if block in tree and tree[block] is not None and not isinstance(tree[block], dict):
             tree[block] = {key: tree[block]}
             _move(document, (block,), (block, key))
+    _switch(tree)
     source = tree.get("input")
     if isinstance(source, dict) and isinstance(source.get("path"), str | int | float | Trap):
         source["path"] = [source["path"]]
         document.places[("input", "path", 0)] = document.place(("input", "path"))
+
+
+def _switch(tree: dict[str, Any]) -> None:
+    """``true`` stands for a block with all its defaults, ``false`` for none."""
+    for block in SWITCHES:
+        if tree.get(block) is True:
+            tree[block] = {}
+        elif tree.get(block) is False:
+            del tree[block]
 
 
 def _move(document: Document, old: KeyPath, new: KeyPath) -> None:
@@ -44,6 +66,7 @@ def _move(document: Document, old: KeyPath, new: KeyPath) -> None:
 
 def drop_empty_blocks(document: Document) -> None:
     tree: dict[str, Any] = document.tree
+    _switch(tree)  # once more: --set may have said true
     for block in MAY_BE_EMPTY:
         if block in tree and tree[block] is None:
             del tree[block]

@@ -18,6 +18,7 @@ from polars.io.plugins import register_io_source
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
+from pipeline.storage.noted import Save, lightened, unsaved
 
 COMPRESSION_LEVEL = 1  # a third of level 3's time for 5 % more bytes
 ROW_GROUP = 10_000
@@ -46,11 +47,14 @@ LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "j": pl.String(),
     "v": pl.String(),
     "q": pl.List(pl.Int64()),
+    "o": pl.String(),
 }
 """The members of a journal line, by their short names."""
 
 _LONG = {
-    "e": "event",  # outcome | attempt (superseded by a later one, or lost in a crash) | kept (a paid reply in between)
+    # outcome | attempt (superseded by a later one, or lost in a crash) | kept (a paid reply in between) | media (what
+    # came of an answer's links)
+    "e": "event",
     "n": "ordinal",  # position in the input when it was sent; informative only
     "i": "id",
     "s": "status",
@@ -71,9 +75,10 @@ _LONG = {
     "j": "fields",  # the typed answer, as JSON
     "v": "answer_step",
     "q": "earlier",  # token counts of the row's replies before this one, in the order of the columns below
+    "o": "media",  # what is said of an answer's media, as JSON; see noted.py
 }
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-_EVENTS = {"o": "outcome", "t": "attempt", "k": "kept"}
+_EVENTS = {"o": "outcome", "t": "attempt", "k": "kept", "f": "media"}
 
 PART_SCHEMA: Mapping[str, pl.DataType] = {
     "key": pl.Binary(),
@@ -82,24 +87,29 @@ PART_SCHEMA: Mapping[str, pl.DataType] = {
 }
 """Columns of a part, one row per record of its segment. ``key`` is 16 bytes."""
 
+_LATER = frozenset({"media"})
+"""Columns that parts of earlier versions do not have: there they are null."""
+
 
 def records_in(lines: Iterable[bytes]) -> list[bytes]:
-    """What a part keeps of a segment's lines: outcomes and attempts, not the marks of what was sent."""
-    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"', b'{"e":"k"'))]
+    """What a part keeps of a segment's lines: outcomes, attempts and the like, not the marks of what was sent."""
+    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"', b'{"e":"k"', b'{"e":"f"'))]
 
 
-def table_of(lines: Iterable[bytes]) -> pl.DataFrame:
-    """The outcome and attempt records among a segment's good lines, in file order, as a part holds them."""
+def table_of(lines: Iterable[bytes], save: Save = unsaved) -> pl.DataFrame:
+    """The records among a segment's good lines, in file order, as a part holds them. ``save`` is handed each media
+    file that the table names."""
     kept = records_in(lines)
     if not kept:
         return pl.DataFrame(schema=PART_SCHEMA)
     frame = pl.read_ndjson(io.BytesIO(b"\n".join(kept)), schema=dict(LINE_SCHEMA))
-    return frame.select(
+    table = frame.select(
         pl.col("k").str.decode("hex").alias("key"),
         pl.col("e").replace_strict(_EVENTS, return_dtype=pl.String()).alias("event"),
         *(pl.col(short).alias(long) for short, long in _LONG.items() if short != "e"),
         *(pl.col("u").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_USAGE)),
     )
+    return lightened(table, save)
 
 
 def part_bytes(table: pl.DataFrame) -> bytes:
@@ -112,9 +122,18 @@ def read_columns(path: str, columns: Iterable[str]) -> pl.DataFrame:
     """Named columns of a part. Raises StorageError where polars cannot make sense of the file."""
     wanted = list(columns)
     try:
-        return pl.read_parquet(path, columns=wanted, glob=False, hive_partitioning=False)
+        try:
+            return _read(path, wanted)
+        except pl.exceptions.ColumnNotFoundError:
+            old = _read(path, [name for name in wanted if name not in _LATER])
+            none = (pl.lit(None, PART_SCHEMA[name]).alias(name) for name in wanted if name not in old.columns)
+            return old.with_columns(none).select(wanted)
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
         raise StorageError(f"{path} cannot be read as a part of the checkpoint: {_first_line(exc)}") from exc
+
+
+def _read(path: str, columns: list[str]) -> pl.DataFrame:
+    return pl.read_parquet(path, columns=columns, glob=False, hive_partitioning=False)
 
 
 def write_table(
