@@ -244,13 +244,11 @@ def is_public(address: str) -> bool:
     if found is None:
         return False
     if isinstance(found, ipaddress.IPv6Address):
-        inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        if found in _TRANSLATED:
-            inner.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
-        if any(each is not None and not is_public(str(each)) for each in inner):
+        if found.ipv4_mapped is not None or found in _TRANSLATED:
+            return is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        tunnelled = (found.sixtofour, *(found.teredo or ()))
+        if any(each is not None and not is_public(str(each)) for each in tunnelled):
             return False
-        if found.ipv4_mapped is not None:
-            return True
         if found.scope_id is not None or found.is_site_local:
             return False
     return found.is_global and not found.is_multicast and not found.is_reserved and not found.is_unspecified
