@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from pipeline.errors import StorageError
 from pipeline.media import Kind
-from pipeline.provider.fetch import Fetcher, Unfetched, checked, is_public
+from pipeline.provider.fetch import Fetcher, Unfetched, _may_connect, _Origin, checked, is_public
 from tests.pictures import png
 
 Answer = Callable[[web.Request], Any]
@@ -206,6 +206,14 @@ async def test_a_loopback_endpoint_is_fetched_from_and_its_neighbours_are_not() 
         with pytest.raises(Unfetched):
             await fetch(f"http://cdn.example.com:{port}/a.png", own=f"{base}/v1", names=Names(["127.0.0.1"]))
     assert (asked, asked_there) == (["/a.png"], [])
+
+
+def test_the_last_look_lets_a_loopback_endpoint_pass_and_nothing_else_of_its_machine() -> None:
+    own = _Origin("127.0.0.1", 8808)
+    assert _may_connect("127.0.0.1", 8808, own)
+    assert not _may_connect("127.0.0.1", 22, own)
+    assert not _may_connect("10.0.0.1", 8808, own)
+    assert not _may_connect("127.0.0.1", 8808, None)
 
 
 async def test_a_redirect_is_not_followed() -> None:
