@@ -20,6 +20,10 @@ GOOD = [
     "input: {path: [a.csv], id: i}\nprompt: {messages: [{role: user, content: x}]}\nmodel: m\noutput: {prefix: x}\n",
     BASE + "limits:\nendpoint:\nretry:\nbudget:\nprices:\noutput:\nanswer:\nname:\n",
     BASE + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5}, allow_http: true, proxy: null}\n",
+    BASE + "media: true\n",
+    BASE + "media: false\n",
+    BASE + "media: {download: true, max_mb: 5}\n",
+    BASE + "media:\n",
     BASE + "budget: {usd: null, tokens: null}\nprices: {per_request: 0.1}\noutput: data/out/x\n",
     starter("reviews"),
 ]
@@ -27,6 +31,9 @@ GOOD = [
 BAD = [
     "prompt: x\nmodel: m\n",
     BASE + "zebra: 1\n",
+    BASE + "media: {download: yes please}\n",
+    BASE + "media: {max_mb: 0}\n",
+    BASE + "media: 5\n",
     BASE + "limits: {rpn: 1}\n",
     BASE + "limits: {concurrency: 0}\n",
     BASE + "limits: {concurrency: '8'}\n",
