@@ -242,6 +242,13 @@ def test_lists_are_json_in_csv_which_knows_none() -> None:
     assert pl.read_csv("t.csv")["tags"].to_list() == ['["a","b \\"c\\""]', "[]", None, None]
 
 
+def test_columns_of_media_are_ours_only_where_a_job_asks_for_them() -> None:
+    assert "media" not in added_names("")
+    assert {"llm_media", "llm_media_sha256"} <= set(added_names("llm_", media=Media()))
+    assert "llm_media_error" not in added_names("llm_", media=Media())
+    assert "llm_media_error" in added_names("llm_", media=Media(download=True))
+
+
 def test_answers_recorded_before_media_were_asked_for_show_them_as_well() -> None:
     desk = Desk()
     desk.record(0, text=f"one {markdown(png(1))}")
