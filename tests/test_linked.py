@@ -154,7 +154,9 @@ def test_answers_without_links_or_of_jobs_that_fetch_none_wait_for_nothing(check
 
 def test_what_a_killed_run_left_aside_is_removed_and_what_is_not_ours_stays(tmp_path: Path) -> None:
     first = Checkpoint.open(str(tmp_path / "checkpoint"), "job")
-    first.shelf.incoming(KEY, 1).write(b"half")
+    incoming = first.shelf.incoming(KEY, 1)
+    incoming.write(b"half")
+    incoming._close()
     (tmp_path / "media" / "holiday.png.tmp").write_text("mine")
     first.abandon()
     assert len(files(tmp_path)) == 2

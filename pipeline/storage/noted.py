@@ -20,6 +20,7 @@ from pipeline.storage.shelf import FOLDER, Entry
 Save = Callable[[str, bytes], None]
 """Keeps the bytes of a media file under a name."""
 
+_MARKED: Final = b',"o":"{\\"links\\":'
 PATHS, SHA256, ERROR = "media", "media_sha256", "media_error"
 _LISTS: Final[dict[str, pl.DataType]] = {PATHS: pl.List(pl.String()), SHA256: pl.List(pl.String())}
 
@@ -39,39 +40,45 @@ def fetched_note(entries: Sequence[Entry], errors: Sequence[str]) -> str:
     return _json({"fetched": [entry.members() for entry in entries], "errors": list(errors)})
 
 
-def lightened(table: pl.DataFrame, save: Save) -> pl.DataFrame:
-    """Marked answers without their data URLs. ``table``: key, event, text, media, and what else it has."""
-    marked = (table["event"] == "outcome") & table["media"].is_not_null() & table["text"].is_not_null()
-    return _taken_out(table, marked, save)
+def lightened(line: bytes, save: Save) -> bytes:
+    """A journal line without the data URLs of its text, if it is a marked answer; the line itself, if not."""
+    # No string inside a line can hold these bytes, for its quotes would be escaped.
+    if _MARKED not in line:
+        return line
+    members = orjson.loads(line)
+    if "t" not in members:
+        return line
+    links = orjson.loads(members["o"])["links"]
+    members["t"], members["o"] = _taken_out(members["k"], members["t"], links, save)
+    return orjson.dumps(members)
 
 
 def lightened_late(table: pl.DataFrame, save: Save) -> pl.DataFrame:
-    """The same for answers that were recorded before their job asked for media."""
+    """The same for answers that were recorded before their job asked for media. ``table``: key, text, media, more."""
     late = table["media"].is_null() & table["text"].str.contains(";base64,", literal=True).fill_null(False)
-    return _taken_out(table, late, save)
-
-
-def _taken_out(table: pl.DataFrame, where: pl.Series, save: Save) -> pl.DataFrame:
-    places = where.arg_true().to_list()
+    places = late.arg_true().to_list()
     if not places:
         return table
     texts, notes = table["text"].to_list(), table["media"].to_list()
     for place in places:
-        taken = take(_hex(table["key"][place]), texts[place], FOLDER)
-        entries = []
-        for piece in taken.pieces:
-            save(piece.name, piece.data)
-            entry = Entry(f"{FOLDER}/{piece.name}", piece.sha256, piece.kind.media_type, len(piece.data))
-            entries.append(entry.members())
-        texts[place] = taken.text
-        links = orjson.loads(notes[place] or "{}").get("links", 0)
-        notes[place] = _json({"links": links, "taken": entries}) if links or entries else None
+        texts[place], notes[place] = _taken_out(_hex(table["key"][place]), texts[place], 0, save)
     return table.with_columns(pl.Series("text", texts, pl.String), pl.Series("media", notes, pl.String))
 
 
-def _hex(key: bytes | int) -> str:
-    """A key as a part holds it, or as a number (see ``keys.as_number``)."""
-    return (key if isinstance(key, bytes) else key.to_bytes(16, "little", signed=True)).hex()
+def _taken_out(key: str, text: str, links: int, save: Save) -> tuple[str, str | None]:
+    """The text with paths in place of data URLs, and what a part notes of it."""
+    taken = take(key, text, FOLDER)
+    entries = []
+    for piece in taken.pieces:
+        save(piece.name, piece.data)
+        entry = Entry(f"{FOLDER}/{piece.name}", piece.sha256, piece.kind.media_type, len(piece.data))
+        entries.append(entry.members())
+    return taken.text, _json({"links": links, "taken": entries}) if links or entries else None
+
+
+def _hex(key: int) -> str:
+    """Of a key as a number (see ``keys.as_number``)."""
+    return key.to_bytes(16, "little", signed=True).hex()
 
 
 def entries_in(notes: Iterable[str | None]) -> Iterator[dict[str, Any]]:

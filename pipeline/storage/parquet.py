@@ -99,17 +99,16 @@ def records_in(lines: Iterable[bytes]) -> list[bytes]:
 def table_of(lines: Iterable[bytes], save: Save = unsaved) -> pl.DataFrame:
     """The records among a segment's good lines, in file order, as a part holds them. ``save`` is handed each media
     file that the table names."""
-    kept = records_in(lines)
+    kept = [lightened(line, save) for line in records_in(lines)]
     if not kept:
         return pl.DataFrame(schema=PART_SCHEMA)
     frame = pl.read_ndjson(io.BytesIO(b"\n".join(kept)), schema=dict(LINE_SCHEMA))
-    table = frame.select(
+    return frame.select(
         pl.col("k").str.decode("hex").alias("key"),
         pl.col("e").replace_strict(_EVENTS, return_dtype=pl.String()).alias("event"),
         *(pl.col(short).alias(long) for short, long in _LONG.items() if short != "e"),
         *(pl.col("u").list.get(place, null_on_oob=True).alias(name) for place, name in enumerate(_USAGE)),
     )
-    return lightened(table, save)
 
 
 def part_bytes(table: pl.DataFrame) -> bytes:
