@@ -27,7 +27,15 @@ from pipeline.spec import JobSpec
 from pipeline.spec.age import age_s
 from pipeline.spec.endpoint import is_loopback
 from pipeline.storage.attachments import Shelf
-from pipeline.storage.output import SAMPLES, STEP, added_names, agreement_names, refuse_clashes, refuse_own_tables
+from pipeline.storage.output import (
+    SAMPLES,
+    STEP,
+    Media,
+    added_names,
+    agreement_names,
+    refuse_clashes,
+    refuse_own_tables,
+)
 from pipeline.storage.source import Selection, Source
 
 if TYPE_CHECKING:
@@ -73,7 +81,8 @@ class Job:
         self.source.check(self.used)
         self._refuse_field_names()
         self._refuse_unknown_gold()
-        refuse_clashes(list(self.source.schema), added_names(spec.output.prefix, list(self.fields), spec.samples))
+        added = added_names(spec.output.prefix, list(self.fields), spec.samples, self.media)
+        refuse_clashes(list(self.source.schema), added)
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = prices_of(spec)
         self.prefix = spec.output.prefix
@@ -132,9 +141,14 @@ class Job:
         """Typed columns of the answer and their kinds; none without an ``answer`` block."""
         return {} if self.form is None else {part.name: part.column for part in self.form.spec.fields}
 
+    @property
+    def media(self) -> Media | None:
+        """How tables show media; None without a ``media`` block."""
+        return None if self.spec.media is None else Media(self.spec.media.download)
+
     def _refuse_field_names(self) -> None:
         votes = [SAMPLES, *agreement_names(self.fields)] if self.spec.samples > 1 else []
-        taken = {STEP, *votes, *added_names("")} & self.fields.keys()
+        taken = {STEP, *votes, *added_names("", media=self.media)} & self.fields.keys()
         if taken:
             raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
 

@@ -255,5 +255,12 @@ def joined(job: Job, found: Known) -> Join:
     keys = list_keys(job, kept_keys(job, Files(), found.layout.keys, job.fingerprint()))
     standing, _ = stand(keys, found.snapshot)
     return Join(
-        job.source, standing.table, found.snapshot, job.prices, job.prefix, fields=job.fields, samples=job.spec.samples
+        job.source,
+        standing.table,
+        found.snapshot,
+        job.prices,
+        job.prefix,
+        fields=job.fields,
+        samples=job.spec.samples,
+        media=job.media,
     )

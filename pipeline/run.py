@@ -92,6 +92,7 @@ class _Known:
     fresh: bool  # there is no answer in the folder
     since_last_run: Mapping[str, int]
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
+    unfetched: Mapping[str, str] = field(default_factory=dict)  # texts with links that are still to be fetched
 
 
 def run(
@@ -207,8 +208,9 @@ class _OneRun:
         stop = Stop()
         sent = 0
         complete = True
-        if known.standing is None or known.plan.to_send:
-            sending = self._send(known, key(), display, stop)
+        to_send = known.standing is None or known.plan.to_send > 0
+        if to_send or known.unfetched:
+            sending = self._send(known, key() if to_send else None, display, stop)
             sent = sending.counts.ended
             complete = sending.exhausted and not stop.stopping
             if sending.files_changed:  # whatever the files' times say, the list does not fit them
@@ -267,7 +269,8 @@ class _OneRun:
         fresh = not plan.done and not gone["answered"].any()
         since = since_last_run(plan, gone, listed_before)
         replies = snapshot.kept(self._replies_since())
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, since, replies)
+        unfetched = snapshot.unfetched() if job.media is not None and job.media.download else {}
+        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, since, replies, unfetched)
 
     def _replies_since(self) -> float:
         """A refresh goes on from no reply that has expired itself."""
@@ -380,6 +383,7 @@ class _OneRun:
             renews=lambda ordinal: renewed[ordinal] == 1,
             statuses=statuses,
             kinds=kinds,
+            unfetched=known.unfetched,
         )
 
     def _host(self) -> str:
@@ -420,7 +424,15 @@ class _OneRun:
         if known.standing is None:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
         join = Join(
-            job.source, standing.table, snapshot, job.prices, job.prefix, self._changed, job.fields, job.spec.samples
+            job.source,
+            standing.table,
+            snapshot,
+            job.prices,
+            job.prefix,
+            self._changed,
+            job.fields,
+            job.spec.samples,
+            job.media and replace(job.media, save=self.checkpoint.shelf.save),
         )
         answers = f"{known.keys.digest()} {summary.totals.attempts}"
         compared = comparison.begin(self.files, self.checkpoint.layout, job.folder, answers)
@@ -508,6 +520,8 @@ class _OneRun:
         made: list[object] = [_OUTPUT_FORMAT, self.job.prefix, asdict(self.job.prices)]
         if self.job.spec.evaluate is not None:
             made.append(self.job.spec.evaluate.model_dump())
+        if self.job.media is not None:
+            made.append(["media", self.job.media.download])
         return hashlib.sha256(orjson.dumps(made)).hexdigest()
 
     def _past(self, fingerprint: str) -> Finished | None:

@@ -14,8 +14,10 @@ from typing import Any
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.feed import Feed
-from pipeline.job import UNSENDABLE, Job, Ready
+from pipeline.job import UNSENDABLE, Job, Ready, on_loopback
 from pipeline.ledger import Ledger, Totals, totals_members
+from pipeline.linked import Linked
+from pipeline.media import links
 from pipeline.noticed import Gap, Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate, View, as_members
@@ -30,6 +32,7 @@ from pipeline.provider.ask import (
     unexpected,
 )
 from pipeline.provider.budget import Purse
+from pipeline.provider.fetch import Fetcher
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.stop import DRAIN_S, Stop, signals_to
@@ -42,6 +45,9 @@ READERS = 4
 """Threads that read attached files. More would only hold more of them in memory before their turn."""
 
 SLOWEST = 5
+FETCH_S = 120.0
+"""The most that one link may take; signed ones expire anyway."""
+
 FAULTS_OF_OURS = 3
 """So many rows struck by a fault of ours, and the run ends instead of failing them all."""
 
@@ -98,6 +104,7 @@ class Work:
     renews: Callable[[int], bool] = lambda ordinal: False  # the row has an answer, which has expired
     statuses: Mapping[str, int] = field(default_factory=dict)  # of the rows that are not sent
     kinds: Mapping[str, int] = field(default_factory=dict)  # of those among them that had failed
+    unfetched: Mapping[str, str] = field(default_factory=dict)  # texts whose links an earlier run did not come to
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:
@@ -159,6 +166,7 @@ class Sending:
             lambda: stop.stopping,
             purses_of(job, ledger.before),
         )
+        self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -196,7 +204,7 @@ class Sending:
         self._awaited.pop(outcome.key, None)
         if self.work.renews(outcome.row.ordinal):
             outcome = outcome._replace(renewed=True)
-        self.checkpoint.record(outcome)
+        self.checkpoint.record(outcome, self._links_of(outcome))
         if outcome.attempts:
             self.ledger.add(outcome.billed, outcome.usage)
         self.counts.add(outcome)
@@ -240,7 +248,7 @@ class Sending:
             ready = self._ready(row) if self._readers is None else await self._read(self._readers, row)
             key = self._key_of(row, ready)
             self._rows[key] = row
-            return await self._ask(ready, key)
+            outcome = await self._ask(ready, key)
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
                 self._note(key, reason)
@@ -250,6 +258,24 @@ class Sending:
             return self._struck(row, fault)
         finally:
             self._rows.pop(key, None)
+        if self._links_of(outcome):
+            await self._fetch({outcome.key: outcome.text or ""})
+        return outcome
+
+    def _links_of(self, outcome: Outcome) -> int | None:
+        """How many links of an answer are to be fetched; None when the job does not ask for media."""
+        media = self.job.spec.media
+        return None if media is None else len(links(outcome.text or "")) if media.download else 0
+
+    async def _fetch(self, texts: Mapping[str, str]) -> None:
+        """What fails here is noted, or is a reason to stop; the rows have ended, and stay as they are."""
+        try:
+            await self._linked.get(texts)
+        except PipelineError as reason:
+            self.stop.because(reason)
+        except Exception as fault:  # noqa: BLE001 - the next run fetches what is still to be fetched
+            self.log.error("fault_of_ours", fault)
+            self.stop.because(PipelineError("a fault of this tool struck while links were fetched; see run.log"))
 
     def _ready(self, row: Row) -> Ready:
         try:
@@ -329,8 +355,9 @@ class Sending:
         if max_s is not None:
             loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
         with signals_to(self.stop), self._clockwork():
-            async with self.wire:
+            async with self.wire, self._linked:
                 try:
+                    await self.pool.alone(self._fetch(self.work.unfetched))
                     await self._canary()
                     await self.pool.run()
                 except PipelineError as reason:
@@ -504,6 +531,21 @@ def limits_of(job: Job) -> Limits:
         retry.max_attempts,
         retry.max_wait_s,
         retry.max_in_doubt,
+    )
+
+
+def fetcher_of(job: Job) -> Fetcher | None:
+    """For jobs whose links are to be fetched. A loopback endpoint may be fetched from, no other address of its kind."""
+    media, endpoint = job.spec.media, job.spec.endpoint
+    if media is None or not media.download:
+        return None
+    return Fetcher(
+        connect_s=endpoint.timeout_s.connect,
+        total_s=min(FETCH_S, endpoint.timeout_s.total),
+        max_bytes=int(media.max_mb * 1_000_000),
+        concurrency=job.spec.limits.concurrency,
+        proxy=endpoint.proxy,
+        own=endpoint.base_url if on_loopback(job.spec) else None,
     )
 
 

@@ -94,6 +94,7 @@ def failure_lines(told: list[dict[str, Any]]) -> list[str]:
 def verify_lines(report: Report) -> list[str]:
     lines = [f"{report.parts} parts with {report.records} records, {report.segments} open journal segment(s)"]
     lines += [f"damaged: {line}" for line in report.damage]
+    lines += [f"media: {line}; the answer is kept, the file does not come back" for line in report.media]
     lines += [f"not ours, left alone: {name}" for name in report.foreign]
     lines += [f"repaired: {line}" for line in report.repaired]
     if report.records_lost:

@@ -19,9 +19,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
     | frozenset({"drift", "screen", "environment", "notify"})
-    | frozenset({"spec", "simulator", "attachments"}),
+    | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job"}),
+    frozenset({"summary", "job", "linked"}),
     frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
@@ -33,18 +33,26 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files"},
-    "provider": {"ask", "budget"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf"},
+    "provider": {"ask", "budget", "fetch"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
     "attachments": {""},
+    "media": {""},
     "report": {""},
 }
 """The rooms of a block that the rest of the house may enter; "" is the block's own front door."""
 
 PACKAGES = {
-    "aiohttp": {"provider.client", "provider.faults", "provider._verdicts", "provider._said", "simulator"},
+    "aiohttp": {
+        "provider.client",
+        "provider.fetch",
+        "provider.faults",
+        "provider._verdicts",
+        "provider._said",
+        "simulator",
+    },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
     "polars": {"storage", "plan", "run", "look", "status", "report.gather"},

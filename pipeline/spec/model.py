@@ -210,6 +210,13 @@ class NotifySpec(Block):
     )
 
 
+class MediaSpec(Block):
+    download: bool = Field(
+        default=False, description="Fetch what answers link to, from public addresses alone; else links stay links."
+    )
+    max_mb: Positive = Field(default=50.0, description="A larger file is not fetched, in megabytes.")
+
+
 class OutputSpec(Block):
     path: Words = Field(description="Folder of the results; data/out/NAME when not given.")
     prefix: str = Field(default="", description="Stands before the name of each column that is added.")
@@ -229,6 +236,9 @@ class JobSpec(Block):
     answer: AnswerBlock | None = Field(default=None, description="Typed columns out of the reply.")
     on: OnSpec = Field(default_factory=OnSpec, description="What becomes of answers that are not plainly ok.")
     samples: int = Field(default=1, ge=1, le=100, description="Independent answers a row; most of them decide.")
+    media: MediaSpec | None = Field(
+        default=None, description="Save pictures, sound and video of the answers as files; true for the defaults."
+    )
     evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
     alarm: AlarmSpec | None = Field(default=None, description="When a finished run is an alarm: exit 3.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pipeline.spec.attach import SOURCES
 from pipeline.spec.hints import CHAT_PARAMS, REFUSED_PARAMS
 from pipeline.spec.model import JobSpec
-from pipeline.spec.shape import MAY_BE_EMPTY, MAY_BE_EMPTY_BELOW
+from pipeline.spec.shape import MAY_BE_EMPTY, MAY_BE_EMPTY_BELOW, SWITCHES
 
 _Schema = dict[str, Any]
 
@@ -19,6 +19,7 @@ _SHORT_FORMS: Final[dict[str, list[_Schema]]] = {
     "model": [_TEXT],
     "output": [_TEXT],
     "notify": [_TEXT, _TEXTS],
+    **{block: [{"type": "boolean"}] for block in SWITCHES},
 }
 _ANNOTATIONS: Final = frozenset({"description", "default"})
 

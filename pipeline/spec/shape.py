@@ -11,6 +11,7 @@ from pipeline.spec.scalars import flaw, plain
 
 SHORT_FORMS: Final = {"input": "path", "prompt": "user", "model": "name", "output": "path", "notify": "command"}
 SHELL: Final = ("/bin/sh", "-c")
+SWITCHES: Final = ("media",)
 # A block whose keys are all commented out is null to YAML; it means the same as no block.
 MAY_BE_EMPTY: Final = (
     "name",
@@ -21,6 +22,7 @@ MAY_BE_EMPTY: Final = (
     "prices",
     "output",
     "answer",
+    "media",
     "evaluate",
     "attachments",
     "expire",
@@ -44,6 +46,7 @@ def expand(document: Document) -> None:
         if block in tree and tree[block] is not None and not isinstance(tree[block], dict):
             tree[block] = {key: tree[block]}
             _move(document, (block,), (block, key))
+    _switch(tree)
     source = tree.get("input")
     if isinstance(source, dict) and isinstance(source.get("path"), str | int | float | Trap):
         source["path"] = [source["path"]]
@@ -60,6 +63,15 @@ def expand(document: Document) -> None:
         document.places[("notify", "command", len(SHELL))] = document.place(("notify", "command"))
 
 
+def _switch(tree: dict[str, Any]) -> None:
+    """``true`` stands for a block with all its defaults, ``false`` for none."""
+    for block in SWITCHES:
+        if tree.get(block) is True:
+            tree[block] = {}
+        elif tree.get(block) is False:
+            del tree[block]
+
+
 def _move(document: Document, old: KeyPath, new: KeyPath) -> None:
     """Places of a value that moves down; its old place stays, for the block that now stands there."""
     for path, place in list(document.places.items()):
@@ -69,6 +81,7 @@ def _move(document: Document, old: KeyPath, new: KeyPath) -> None:
 
 def drop_empty_blocks(document: Document) -> None:
     tree: dict[str, Any] = document.tree
+    _switch(tree)  # once more: --set may have said true
     for block in MAY_BE_EMPTY:
         if block in tree and tree[block] is None:
             del tree[block]

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ from pipeline.storage.journal import FORMAT, body_of
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Manifest, rewrite
+from pipeline.storage.noted import fetched_note, mark
+from pipeline.storage.shelf import Entry, Shelf
 from pipeline.storage.writer import BALLAST_BYTES, SEAL_BYTES, SEAL_ROWS, Writer
 
 
@@ -177,13 +179,24 @@ class Checkpoint:
         self._in_flight.pop(key, None)
         self.writer.append(body_of(_without_nulls(_reply_members(key, reply))))
 
-    def record(self, outcome: Outcome) -> None:
-        """The row has ended. From here it survives the process; it counts once it is acknowledged."""
+    def record(self, outcome: Outcome, links: int | None = None) -> None:
+        """The row has ended. From here it survives the process; it counts once it is acknowledged.
+
+        ``links``: how many of its text are to be fetched; None where the job does not ask for media at all."""
         self._in_flight.pop(outcome.key, None)
-        self.writer.append(_outcome_body(outcome))
+        self.writer.append(_outcome_body(outcome, None if links is None else mark(outcome.text, links)))
         if self.writer.full:
             self.lock.check()
             self.writer.rotate()
+
+    def fetched(self, key: str, entries: Sequence[Entry], errors: Sequence[str]) -> None:
+        """What came of the links of a recorded answer; its files are whole on the disk."""
+        note = fetched_note(entries, errors)
+        self.writer.append(body_of({"e": "f", "k": key, "w": round(time.time(), 3), "o": note}))
+
+    @property
+    def shelf(self) -> Shelf:
+        return Shelf(self.files, self.layout.folder)
 
     @property
     def acknowledged(self) -> int:
@@ -329,10 +342,10 @@ def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
     }
 
 
-_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q", "o", "y")
+_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q", "vt", "y", "o")
 
 
-def _outcome_body(outcome: Outcome) -> bytes:
+def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
     """Written for speed: a paid answer is in no file until this is done."""
     members = {
         "e": "o",
@@ -362,6 +375,7 @@ def _outcome_body(outcome: Outcome) -> bytes:
         None if outcome.earlier is NO_USAGE else _usage_members(outcome.earlier),
         None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode(),
         outcome.renewed or None,
+        media,
     )
     for name, value in zip(_MAY_BE_MISSING, rest, strict=True):
         if value is not None:

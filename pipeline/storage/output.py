@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import orjson
 import polars as pl
 
 from pipeline.errors import InputError, RunPaused
 from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Status
 from pipeline.storage.files import Files, write_stream
+from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
 from pipeline.storage.parquet import PART_SCHEMA, write_table
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
@@ -66,6 +68,14 @@ _RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """How the tables show what answers hold beside words."""
+
+    download: bool = False  # links are fetched
+    save: Save = unsaved  # is handed the media of answers that were recorded before the job asked for them
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """The input beside its answers. ``standing`` has ordinal, piece, place and status, one row per input row."""
 
@@ -77,6 +87,7 @@ class Join:
     changed: Callable[[], object] = lambda: False  # the input is no longer what ``standing`` was made from
     fields: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)  # typed columns of the answer
     samples: int = 1  # answers a row
+    media: Media | None = None
 
     @property
     def answer_schema(self) -> dict[str, pl.DataType]:
@@ -84,15 +95,17 @@ class Join:
         typed = {name: column_type(kind) for name, kind in self.fields.items()}
         step = {STEP: pl.String()} if typed else {}
         votes = {SAMPLES: pl.List(pl.String()), **self._agreements()} if self.samples > 1 else {}
-        return {"response": _ANSWER["response"], **typed, **step, **votes, **_ANSWER}
+        media = {} if self.media is None else media_schema(download=self.media.download)
+        return {"response": _ANSWER["response"], **typed, **step, **votes, **media, **_ANSWER}
 
     def _agreements(self) -> dict[str, pl.DataType]:
         return {name: pl.Float64() for name in agreement_names(self.fields)}
 
     def results(self) -> Iterator[pl.DataFrame]:
         schema = self.answer_schema
+        fetched = self.snapshot.fetched() if self.media is not None and self.media.download else None
         for frame, rows in self._slices():
-            records = self._records(rows, _RECORD).with_columns(*_with_earlier())
+            records = self._with_media(rows, self._records(rows, _RECORD), fetched).with_columns(*_with_earlier())
             answers = records.with_columns(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
@@ -101,6 +114,13 @@ class Join:
                 *self._voted(),
             )
             yield frame.hstack(self._named(answers, schema).get_columns())
+
+    def _with_media(self, rows: pl.DataFrame, records: pl.DataFrame, fetched: pl.DataFrame | None) -> pl.DataFrame:
+        if self.media is None:
+            return records
+        lit = lightened_late(records.with_columns(rows["key"].alias("key")), self.media.save)
+        notes = None if fetched is None else rows.join(fetched, on="key", how="left", maintain_order="left")["fetched"]
+        return lit.drop("key").with_columns(media_columns(lit["media"], notes))
 
     def _typed(self) -> Iterator[pl.Expr]:
         """The fields of the typed answer; null where there is none."""
@@ -241,11 +261,12 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
             raise InputError(f"{path} is a table that this job writes itself; name another folder in `output:`")
 
 
-def added_names(prefix: str, fields: Sequence[str] = (), samples: int = 1) -> list[str]:
+def added_names(prefix: str, fields: Sequence[str] = (), samples: int = 1, media: Media | None = None) -> list[str]:
     """Every column name that an output table adds to the input's."""
     typed = [*fields, STEP] if fields else []
     votes = [SAMPLES, *agreement_names(fields)] if samples > 1 else []
-    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes])]
+    shown = media_schema(download=media.download) if media else ()
+    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes, *shown])]
 
 
 def publish(files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None) -> dict[str, int]:
@@ -297,7 +318,10 @@ def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) ->
 
 
 def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    """CSV with a header. ``guard_formulas`` puts an apostrophe before text that a spreadsheet would run."""
+    """CSV with a header; lists, which it does not know, as JSON. ``guard_formulas`` puts an apostrophe before text that
+    a spreadsheet would run."""
+    lists = [name for name, kind in join.schema(join.answer_schema).items() if isinstance(kind, pl.List)]
+    flat = [pl.col(name).map_elements(_as_json, pl.String) for name in lists]
     texts = [name for name, kind in join.schema(join.answer_schema).items() if kind == pl.String]
     guarded = [
         pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
@@ -305,12 +329,16 @@ def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int
     ]
 
     def pieces() -> Iterator[tuple[bytes, int]]:
-        yield pl.DataFrame(schema=join.schema(join.answer_schema)).write_csv().encode(), 0
-        for frame in join.results():
+        yield pl.DataFrame(schema=join.schema(join.answer_schema)).with_columns(flat).write_csv().encode(), 0
+        for frame in (each.with_columns(flat) for each in join.results()):
             shown = frame.with_columns(guarded) if guard_formulas else frame
             yield shown.write_csv(include_header=False).encode(), frame.height
 
     return write_stream(files, path, pieces())
+
+
+def _as_json(values: pl.Series) -> str:
+    return orjson.dumps(values.to_list()).decode()
 
 
 def export_jsonl(files: Files, path: str, join: Join, guard_formulas: bool) -> int:

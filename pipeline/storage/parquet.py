@@ -6,8 +6,10 @@ built in memory and written by us, and the manifest keeps its SHA-256.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
@@ -16,6 +18,7 @@ from polars.io.plugins import register_io_source
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
+from pipeline.storage.noted import Save, lightened, unsaved
 
 COMPRESSION_LEVEL = 1  # a third of level 3's time for 5 % more bytes
 ROW_GROUP = 10_000
@@ -45,12 +48,15 @@ LINE_SCHEMA: Mapping[str, pl.DataType] = {
     "v": pl.String(),
     "q": pl.List(pl.Int64()),
     "o": pl.String(),
+    "vt": pl.String(),
     "y": pl.Boolean(),
 }
 """The members of a journal line, by their short names."""
 
 _LONG = {
-    "e": "event",  # outcome | attempt (superseded by a later one, or lost in a crash) | kept (a paid reply in between)
+    # outcome | attempt (superseded by a later one, or lost in a crash) | kept (a paid reply in between) | media (what
+    # came of an answer's links)
+    "e": "event",
     "n": "ordinal",  # position in the input when it was sent; informative only
     "i": "id",
     "s": "status",
@@ -71,11 +77,12 @@ _LONG = {
     "j": "fields",  # the typed answer, as JSON
     "v": "answer_step",
     "q": "earlier",  # token counts of the row's replies before this one, in the order of the columns below
-    "o": "votes",  # of several samples, as JSON: their texts, and the agreement by field
+    "vt": "votes",  # of several samples, as JSON: their texts, and the agreement by field
     "y": "renewed",  # of an outcome: it was asked for although the row had an answer
+    "o": "media",  # what is said of an answer's media, as JSON; see noted.py
 }
 _USAGE = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-_EVENTS = {"o": "outcome", "t": "attempt", "k": "kept"}
+_EVENTS = {"o": "outcome", "t": "attempt", "k": "kept", "f": "media"}
 
 PART_SCHEMA: Mapping[str, pl.DataType] = {
     "key": pl.Binary(),
@@ -84,18 +91,19 @@ PART_SCHEMA: Mapping[str, pl.DataType] = {
 }
 """Columns of a part, one row per record of its segment. ``key`` is 16 bytes."""
 
-_LATER = frozenset({"renewed", "votes"})
+_LATER = frozenset({"renewed", "votes", "media"})
 """Columns that parts of earlier versions do not have: there they are null."""
 
 
 def records_in(lines: Iterable[bytes]) -> list[bytes]:
-    """What a part keeps of a segment's lines: outcomes and attempts, not the marks of what was sent."""
-    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"', b'{"e":"k"'))]
+    """What a part keeps of a segment's lines: outcomes, attempts and the like, not the marks of what was sent."""
+    return [line for line in lines if line.startswith((b'{"e":"o"', b'{"e":"t"', b'{"e":"k"', b'{"e":"f"'))]
 
 
-def table_of(lines: Iterable[bytes]) -> pl.DataFrame:
-    """The outcome and attempt records among a segment's good lines, in file order, as a part holds them."""
-    kept = records_in(lines)
+def table_of(lines: Iterable[bytes], save: Save = unsaved) -> pl.DataFrame:
+    """The records among a segment's good lines, in file order, as a part holds them. ``save`` is handed each media
+    file that the table names."""
+    kept = [lightened(line, save) for line in records_in(lines)]
     if not kept:
         return pl.DataFrame(schema=PART_SCHEMA)
     frame = pl.read_ndjson(io.BytesIO(b"\n".join(kept)), schema=dict(LINE_SCHEMA))
@@ -176,7 +184,7 @@ def write_table(
             raise sink.failed from exc
         raise
     finally:
-        files.close(sink.fd)
+        sink.end()
     publish(files, aside, path)
     return counted
 
@@ -188,6 +196,14 @@ class _Sink(io.RawIOBase):
         self.files = files
         self.fd = fd
         self.failed: OSError | None = None
+        self._guard = threading.Lock()
+
+    def end(self) -> None:
+        """Nothing is written any more. After an error polars may still try, from a thread of its own, when the number
+        of our descriptor belongs to another file by then."""
+        with self._guard:
+            fd, self.fd = self.fd, -1
+            self.files.close(fd)
 
     def writable(self) -> bool:
         return True
@@ -195,7 +211,10 @@ class _Sink(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         try:
-            write_all(self.files, self.fd, bytes(view))
+            with self._guard:
+                if self.fd < 0:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                write_all(self.files, self.fd, bytes(view))
         except OSError as exc:
             self.failed = exc
             raise

@@ -20,6 +20,7 @@ from pipeline.storage.journal import Scan, number_in, scan, segment_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Listing, Print
 from pipeline.storage.parquet import records_in
+from pipeline.storage.shelf import Shelf
 
 
 @dataclass(slots=True)
@@ -128,6 +129,7 @@ def empty_asides(files: Files, layout: Layout) -> None:
         for name in files.names(folder):
             if name.endswith(ASIDE):
                 discard(files, os.path.join(folder, name))
+    Shelf(files, layout.folder).empty_asides()
 
 
 def next_segment(found: Findings) -> int:

@@ -19,6 +19,7 @@ from pipeline.storage.files import Files, content
 from pipeline.storage.journal import scan, segment_number
 from pipeline.storage.keys import as_number
 from pipeline.storage.layout import Layout
+from pipeline.storage.noted import wants_links
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
 
 _STATUS = pl.Enum([str(status) for status in Status])  # a byte a row, where text takes sixteen
@@ -125,6 +126,26 @@ class Snapshot:
                     found.pop(key, None)
                     began.pop(key, None)
         return {key: tuple(replies) for key, replies in found.items() if began[key] >= since}
+
+    def fetched(self) -> pl.DataFrame:
+        """What came of links, by row key: columns key and fetched. The latest record counts."""
+        frames = [pl.DataFrame(schema={"key": STANDING_SCHEMA["key"], "fetched": pl.String})]
+        for number in range(len(self)):
+            noted = self.piece(number, ["key", "event", "media"]).filter(pl.col("event") == "media")
+            frames.append(noted.select(as_number(), pl.col("media").alias("fetched")))
+        return pl.concat(frames).unique("key", keep="last", maintain_order=True)
+
+    def unfetched(self) -> dict[str, str]:
+        """Texts of answers whose links are still to be fetched, by row key."""
+        waiting: dict[bytes, tuple[int, int]] = {}
+        for number in range(len(self)):
+            records = self.piece(number, ["key", "event", "media"]).with_row_index("place")
+            for place, key, event, note in records.filter(pl.col("media").is_not_null()).iter_rows():
+                if event == "media":
+                    waiting.pop(key, None)
+                elif wants_links(note):
+                    waiting.setdefault(key, (number, place))
+        return {key.hex(): self.piece(number, ["text"])["text"][place] for key, (number, place) in waiting.items()}
 
     def _in_order(self, number: int) -> Iterator[tuple[str, str, float, ApiReply]]:
         columns = ["key", "event", "status", "permanent", "raw", "http_status", "latency_s", "ended_at", *_COUNTS]

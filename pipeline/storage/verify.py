@@ -7,7 +7,9 @@ again, and the next run buys it again: repair says how many, before anything is 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.storage import manifest, recovery
@@ -17,8 +19,10 @@ from pipeline.storage.journal import mended, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Part, dropped_line, part_line
+from pipeline.storage.noted import entries_in
 from pipeline.storage.parquet import PART_SCHEMA, part_name, read_columns
 from pipeline.storage.recovery import Findings
+from pipeline.storage.shelf import Shelf
 
 
 @dataclass(slots=True)
@@ -32,20 +36,23 @@ class Report:
     foreign: list[str]
     records_lost: int  # at the least: a damaged line may have held more than one record
     repaired: list[str] = field(default_factory=list)
+    media: list[str] = field(default_factory=list)  # files in OUTPUT/media that are not as records name them
 
 
 def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> Report:
-    """Raises CheckpointError when there is no checkpoint, RunPaused when repair meets a running job."""
+    """Raises CheckpointError when there is no checkpoint, RunPaused when repair meets a running job.
+
+    A missing media file is told and no more: the answer is there, and only buying another one would bring it back."""
     files, layout = files or Files(), Layout(folder)
     job = read_job(files, layout)
     if job is None:
         raise CheckpointError(f"{folder} is no checkpoint; nothing to verify")
     if not repair:
-        return _report(recovery.look(files, layout, job.job))
+        return _report(files, layout, recovery.look(files, layout, job.job))
     lock = Lock(layout.lock)
     try:
         found = recovery.look(files, layout, job.job)
-        report = _report(found)
+        report = _report(files, layout, found)
         if found.damage:
             _mend(files, layout, job.job, found, report)
     finally:
@@ -61,11 +68,25 @@ def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> 
     return report
 
 
-def _report(found: Findings) -> Report:
-    records = sum(part.rows for part in found.listing.parts.values())
+def _report(files: Files, layout: Layout, found: Findings) -> Report:
+    parts = found.listing.parts
+    records = sum(part.rows for part in parts.values())
     return Report(
-        len(found.listing.parts), records, len(found.segments), found.damage, found.foreign, found.records_lost
+        len(parts),
+        records,
+        len(found.segments),
+        found.damage,
+        found.foreign,
+        found.records_lost,
+        media=Shelf(files, layout.folder).faults(_media_of(layout, found)),
     )
+
+
+def _media_of(layout: Layout, found: Findings) -> Iterator[dict[str, Any]]:
+    for number, part in sorted(found.listing.parts.items()):
+        # One that is to be made again from its segment may not be there.
+        if number not in found.bad_parts and number not in found.segments:
+            yield from entries_in(read_columns(layout.part(part.name), ["media"])["media"])
 
 
 def _mend(files: Files, layout: Layout, job: str, found: Findings, report: Report) -> None:

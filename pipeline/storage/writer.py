@@ -4,8 +4,9 @@ Three things happen, each at its own pace:
 
 - ``append`` (the event loop): one ``write``; from here the line survives ``kill -9``.
 - ``commit`` (a thread, about every 50 ms): ``fdatasync``; from here it survives a power cut, and is *acknowledged*.
-- ``seal`` (another thread): a full segment becomes a part. The order is the protocol: part written aside, synced,
-  renamed, folder synced, manifest line synced, segment removed. A crash between two steps leaves what recovery repeats.
+- ``seal`` (another thread): a full segment becomes a part. The order is the protocol: the media files of its answers,
+  then the part that names them, each written aside, synced, renamed, folder synced; manifest line synced, segment
+  removed. A crash between two steps leaves what recovery repeats.
 
 Without threads (tests, recovery) the caller calls ``commit`` and ``seal`` itself.
 """
@@ -27,6 +28,7 @@ from pipeline.storage.journal import Segment, line_of, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.parquet import part_bytes, part_name, table_of
+from pipeline.storage.shelf import Shelf
 
 SEAL_ROWS = 5_000
 SEAL_BYTES = 32 << 20
@@ -348,7 +350,7 @@ def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, num
         raise OSError(errno.EIO, f"{held.damaged} acknowledged line(s) do not read back as they were written", path)
     if held.tail:
         write_whole(files, os.path.join(layout.quarantine, f"segment-{number:04d}.tail"), held.tail)
-    table = table_of(held.lines)
+    table = table_of(held.lines, Shelf(files, layout.folder).save)
     part = None
     if table.height:
         part = _write_part(files, layout, number, part_bytes(table), table.height)

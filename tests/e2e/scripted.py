@@ -15,6 +15,8 @@ from tests.e2e.rig import Endpoint
 PROMPT_TOKENS, COMPLETION_TOKENS = 10, 3
 
 Said = tuple[int, dict[str, Any]]
+Shown = tuple[int, str, bytes]
+"""Status, content type and body of what is fetched with GET."""
 
 
 def says(text: str, finish: str = "stop") -> Said:
@@ -38,6 +40,8 @@ class Scripted:
     script: Callable[[dict[str, Any]], Said]
     asked: list[dict[str, Any]] = field(default_factory=list)
     base_url: str = ""
+    show: Callable[[str], Shown] = lambda path: (404, "text/plain", b"")  # by path; may wait, as ``script`` may
+    fetched: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # paths, with the headers of each
 
     @property
     def endpoint(self) -> Endpoint:
@@ -58,6 +62,17 @@ def scripted(script: Callable[[dict[str, Any]], Said]) -> Iterator[Scripted]:
             sent = json.dumps(members).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent)
+
+        def do_GET(self) -> None:
+            told.fetched.append((self.path, dict(self.headers)))
+            status, kind, sent = told.show(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            if 300 <= status < 400:
+                self.send_header("Location", sent.decode())
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)

@@ -41,10 +41,10 @@ def cut_in(disk: Disk, rng: random.Random) -> int:
     return min(len(disk.ops), turn + rng.randint(1, 12 if disk.ops[turn].kind == "lose" else 4))
 
 
-def history(root: Path, rng: random.Random, kinds: Sequence[str]) -> History:
+def history(root: Path, rng: random.Random, kinds: Sequence[str], media: bool = False) -> History:
     """Runs of which all but the last are killed at some call (or fail at some sync, as a failing disk makes them)."""
     root.mkdir()
-    disk, truth = Disk(str(root)), Truth()
+    disk, truth = Disk(str(root)), Truth(media=media)
     safe: list[frozenset[str]] = []
     for more in reversed(range(rng.choice([1, 2, 2, 3]))):
         disk.revive(*([_fault(rng, kinds)] if more else []))
@@ -67,12 +67,12 @@ def _fault(rng: random.Random, kinds: Sequence[str]) -> Fault:
     return Fault(kind, rng.randint(1, 50 if kind == "write" else 20), what)
 
 
-def images(folder: Path, seed: int, kinds: Sequence[str] = KINDS[:-1]) -> Iterator[list[str]]:
+def images(folder: Path, seed: int, kinds: Sequence[str] = KINDS[:-1], *, media: bool = False) -> Iterator[list[str]]:
     """For each image what is wrong with it, without end. ``kinds``: the calls at which earlier runs met their ends."""
     rng = random.Random(seed)
     while True:
         try:
-            past = history(folder / "history", rng, kinds)
+            past = history(folder / "history", rng, kinds, media)
         except (PipelineError, OSError, ValueError, KeyError) as exc:  # only a mutant gets here
             yield [f"{type(exc).__name__}: {exc}"]
             past = None

@@ -9,9 +9,10 @@ import functools
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -20,13 +21,14 @@ from pipeline.errors import PipelineError
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.snapshot import Snapshot
+from tests.pictures import data_url
 from tests.rigs.work import NAME, Truth, key_of, outcome_of
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     key: str
-    what: str  # answer failure attempt kept in_doubt renewal refusal
+    what: str  # answer failure attempt kept fetched in_doubt renewal refusal
     text: str
 
 
@@ -46,7 +48,26 @@ def read_folder(folder: str) -> list[Found]:
     for name in sorted(os.listdir(os.path.join(folder, "journal"))):
         if name.endswith(".jsonl") and int(name[:4]) not in parts:
             found += _segment(_bytes(folder, "journal", name), job)
-    return found
+    return [replace(each, text=_as_it_came(folder, each)) for each in found]
+
+
+_PATH = re.compile(r"media/[0-9a-f]{32}-\d+-[0-9a-f]{8}\.png")
+
+
+def _as_it_came(folder: str, each: Found) -> str:
+    """The text with its pictures in it, read from the files that stand for them; what a link led to."""
+    if each.what == "fetched":
+        (file,) = json.loads(each.text)["fetched"]
+        return _media(folder, file["path"], file["sha256"]).decode()
+    return _PATH.sub(lambda path: data_url(_media(folder, path[0], path[0][-12:-4])), each.text)
+
+
+def _media(folder: str, path: str, sha256: str) -> bytes:
+    """A file that a record names: whole, and there."""
+    data = _bytes(os.path.dirname(folder), path)
+    if not hashlib.sha256(data).hexdigest().startswith(sha256):
+        raise AssertionError(f"{path} is named by a record, and is not whole")
+    return data
 
 
 def _bytes(*path: str) -> bytes:
@@ -74,7 +95,8 @@ def _part(path: str, member: dict[str, Any]) -> list[Found]:
 
 @functools.lru_cache(64)
 def rows_of(data: bytes) -> tuple[Found, ...]:
-    rows = pl.read_parquet(data, columns=["key", "event", "text", "kind", "error", "raw", "renewed"]).rows()
+    names = ["key", "event", "text", "kind", "error", "raw", "renewed", "media"]
+    rows = pl.read_parquet(data, columns=names).rows()
     return tuple(_found(key.hex(), *more) for key, *more in rows)
 
 
@@ -82,17 +104,26 @@ def _segment(data: bytes, job: str) -> list[Found]:
     first, *lines = data.split(b"\n")
     header = _line(first, zlib.crc32(job.encode()))
     members = [_line(line, int(header["salt"], 16)) for line in lines[:-1]] if header else []
-    events = {"o": "outcome", "t": "attempt", "k": "kept"}
+    events = {"o": "outcome", "t": "attempt", "k": "kept", "f": "media"}
     return [
-        _found(each["k"], events[each["e"]], each.get("t"), each.get("x"), each.get("d"), each.get("z"), each.get("y"))
+        _found(each["k"], events[each["e"]], *(each.get(name) for name in ("t", "x", "d", "z", "y", "o")))
         for each in members
         if each is not None and each["e"] in events
     ]
 
 
 def _found(
-    key: str, event: str, text: str | None, kind: str | None, error: str | None, raw: str | None, renewed: bool | None
+    key: str,
+    event: str,
+    text: str | None,
+    kind: str | None,
+    error: str | None,
+    raw: str | None,
+    renewed: bool | None,
+    media: str | None,
 ) -> Found:
+    if event == "media":
+        return Found(key, "fetched", media or "")
     if event == "kept":
         return Found(key, "kept", str(json.loads(raw or "null")))
     if kind == "in_doubt":
@@ -185,7 +216,8 @@ def _standing(folder: str, found: list[Found]) -> list[str]:
     for key, piece, place, answered in table.select("key", "piece", "place", "answered").rows():
         text, error, renewed = pieces[piece][place]
         name = key.to_bytes(16, "little", signed=True).hex()
-        stands[name] = _found(name, "outcome", text if answered else None, None, error, None, renewed)
+        stood = _found(name, "outcome", text if answered else None, None, error, None, renewed, None)
+        stands[name] = replace(stood, text=_as_it_came(folder, stood))
     if stands != _expected(found):
         wrong.append(f"stands as {stands}, not as {_expected(found)}"[:400])
     return wrong
@@ -194,6 +226,9 @@ def _standing(folder: str, found: list[Found]) -> list[str]:
 def _again(folder: str, files: Files, found: list[Found]) -> list[str]:
     """Recovering what is recovered changes nothing."""
     checkpoint = _recover(folder, files)
+    left = [name for name in files.names(os.path.join(os.path.dirname(folder), "media")) if name.endswith(".tmp")]
+    if left:
+        return [f"left aside: {', '.join(left)}"]
     wrong = [] if read_folder(folder) == found else ["a second recovery changed the records"]
     if checkpoint.in_doubt or checkpoint.cut_tails:
         wrong.append("a second recovery found something to do")

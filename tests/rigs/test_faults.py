@@ -23,10 +23,12 @@ WHATS = ("kill", "ENOSPC", "EIO", "dead")
 CASES = [(kind, what) for kind in KINDS if kind != "truncate" for what in WHATS] + [("write", "short")]
 
 
-def strike(root: Path, *faults: Fault, rows: int = ROWS, seal_rows: int = SEAL_ROWS) -> tuple[Disk, list[str]]:
+def strike(
+    root: Path, *faults: Fault, rows: int = ROWS, seal_rows: int = SEAL_ROWS, media: bool = False
+) -> tuple[Disk, list[str]]:
     """One run with faults, and what is wrong with what it leaves (also after a power cut at its end)."""
     os.makedirs(root)
-    disk, truth = Disk(str(root), *faults), Truth()
+    disk, truth = Disk(str(root), *faults), Truth(media=media)
     run = Run(str(root / "checkpoint"), disk, truth, seal_rows=seal_rows, seed=7)
     killed = False
     try:
@@ -79,20 +81,23 @@ def full_disk(root: Path, room: int) -> list[str]:
     return wrong + judge(str(root / "checkpoint"), truth, run.safe(), files=disk, whole=True, rows=40)
 
 
-def every_call(kind: str, what: str, tmp_path: Path, *more: Fault) -> Iterator[tuple[int, list[str]]]:
+def every_call(
+    kind: str, what: str, tmp_path: Path, *more: Fault, media: bool = False
+) -> Iterator[tuple[int, list[str]]]:
     start = 1 + (KINDS.index(kind) + len(what)) % STEP
     for at in itertools.count(start, STEP):
-        disk, wrong = strike(tmp_path / f"{at}", Fault(kind, at, what), *more)
+        disk, wrong = strike(tmp_path / f"{at}", Fault(kind, at, what), *more, media=media)
         if not disk.fired:
             return
         yield at, wrong
 
 
 @pytest.mark.fault("P01", "P06", "P07")
+@pytest.mark.parametrize("media", [False, True])
 @pytest.mark.parametrize(("kind", "what"), CASES)
-def test_a_fault_at_any_call_costs_nothing_that_was_recorded(kind: str, what: str, tmp_path: Path) -> None:
+def test_a_fault_at_any_call_costs_nothing_that_was_recorded(kind: str, what: str, media: bool, tmp_path: Path) -> None:
     cases = 0
-    for at, wrong in every_call(kind, what, tmp_path):
+    for at, wrong in every_call(kind, what, tmp_path, media=media):
         cases += 1
         assert not wrong, (kind, at, what, wrong)
     assert cases >= (3 if STEP == 1 else 1)

@@ -17,12 +17,14 @@ from typing import Protocol
 import polars as pl
 import pytest
 
+from pipeline.media import Kind
 from pipeline.records import Outcome
-from pipeline.storage import checkpoint, files, journal, manifest, recovery, snapshot, verify, writer
+from pipeline.storage import checkpoint, files, journal, manifest, recovery, shelf, snapshot, verify, writer
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all, write_whole
 from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
+from pipeline.storage.noted import Save
 from pipeline.storage.parquet import part_bytes, part_name, table_of
 from tests.rigs.cuts import images
 from tests.rigs.disk import Fault
@@ -179,8 +181,8 @@ def the_last_answer_counts(patch: Patch) -> None:
 def the_first_answer_counts_although_it_was_renewed(patch: Patch) -> None:
     whole = checkpoint._outcome_body
 
-    def body(outcome: Outcome) -> bytes:
-        return whole(outcome._replace(renewed=False) if outcome.answered else outcome)
+    def body(outcome: Outcome, media: str | None) -> bytes:
+        return whole(outcome._replace(renewed=False) if outcome.answered else outcome, media)
 
     patch.setattr(checkpoint, "_outcome_body", body)
 
@@ -251,6 +253,53 @@ def equal_prompts_share_a_key(patch: Patch) -> None:
     patch.setattr(Keys, "add", add)
 
 
+def media_saved_after_their_part_is_listed(patch: Patch) -> None:
+    whole, late = Manifest.add, list[Callable[[], None]]()
+
+    def table_of_late(lines: Iterable[bytes], save: Save) -> pl.DataFrame:
+        return table_of(lines, lambda name, data: late.append(lambda: save(name, data)))
+
+    def add(self: Manifest, line: bytes) -> None:
+        whole(self, line)
+        while late:
+            late.pop()()
+
+    patch.setattr(writer, "table_of", table_of_late)
+    patch.setattr(Manifest, "add", add)
+
+
+def no_sync_of_media(patch: Patch) -> None:
+    def unsynced(files: Files, path: str, data: bytes) -> None:
+        discard(files, path + ASIDE)
+        fd = create(files, path + ASIDE)
+        write_all(files, fd, data)
+        files.close(fd)
+        publish(files, path + ASIDE, path)
+
+    patch.setattr(shelf, "write_whole", unsynced)
+
+
+def no_sync_of_what_was_fetched(patch: Patch) -> None:
+    whole = shelf.Incoming.finish
+
+    def finish(self: shelf.Incoming, kind: Kind) -> shelf.Entry:
+        with patch.context() as inner:
+            inner.setattr(self.files, "fsync", lambda fd: None)
+            return whole(self, kind)
+
+    patch.setattr(shelf.Incoming, "finish", finish)
+
+
+def no_sync_of_the_media_folders_name(patch: Patch) -> None:
+    patch.setattr(shelf, "make_folder", lambda files, path: files.make_folder(path))
+
+
+MEDIA: list[Mutate] = [
+    media_saved_after_their_part_is_listed,
+    no_sync_of_media,
+    no_sync_of_what_was_fetched,
+    no_sync_of_the_media_folders_name,
+]
 CUT: list[Mutate] = [
     no_check_of_lines,
     no_sync_of_the_journal,
@@ -296,6 +345,12 @@ def name_of(value: object) -> str:
 def test_power_cuts_catch(mutate: Mutate, tmp_path: Path, monkeypatch: Patch) -> None:
     mutate(monkeypatch)
     catch(mutate, images(tmp_path, seed=2), "image")
+
+
+@pytest.mark.parametrize("mutate", MEDIA, ids=name_of)
+def test_power_cuts_of_runs_with_media_catch(mutate: Mutate, tmp_path: Path, monkeypatch: Patch) -> None:
+    mutate(monkeypatch)
+    catch(mutate, images(tmp_path, seed=2, media=True), "image")
 
 
 @pytest.mark.parametrize(("mutate", "seed"), SLY, ids=name_of)

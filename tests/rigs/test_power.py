@@ -12,8 +12,9 @@ from tests.rigs.scale import pick
 
 
 @pytest.mark.fault("P13", "C01")
-def test_a_power_cut_loses_nothing_acknowledged_and_invents_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("media", [False, True])
+def test_a_power_cut_loses_nothing_acknowledged_and_invents_nothing(tmp_path: Path, media: bool) -> None:
     count = pick(60, 2000)
-    for number, wrong in enumerate(islice(images(tmp_path, seed=20), count)):
+    for number, wrong in enumerate(islice(images(tmp_path, seed=20, media=media), count)):
         assert not wrong, (number, wrong)
     print(f"{count} power-cut images")

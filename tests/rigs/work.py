@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.errors import StorageError, TransientError
+from pipeline.media import Kind
 from pipeline.records import NO_USAGE, ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.shelf import Entry
 from pipeline.storage.snapshot import Snapshot
+from tests.pictures import markdown, png
 from tests.rigs.disk import Disk
 
 NAME = "work"
@@ -26,7 +29,7 @@ class Said:
 
     serial: int
     key: str
-    what: str  # answer failure attempt kept renewal refusal
+    what: str  # answer failure attempt kept renewal refusal fetched
     text: str
 
 
@@ -41,10 +44,12 @@ class Truth:
     open_marks: set[str] = field(default_factory=set)  # keys on the wire
     once_open: set[str] = field(default_factory=set)  # ... when an earlier run was cut off
     unsure: set[str] = field(default_factory=set)  # keys whose call was cut short
+    media: bool = False  # every second answer holds a picture, and some link to a file, which is fetched
 
     def say(self, key: str, what: str, length: int = 0) -> Said:
         serial = len(self.tried) + 1
-        said = Said(serial, key, what, f"{what} {serial} " + 'abcdefgh\u00e9\n"{' * (length // 13))
+        picture = f"{markdown(png(serial))} " if self.media and what == "answer" and serial % 2 else ""
+        said = Said(serial, key, what, f"{what} {serial} {picture}" + 'abcdefgh\u00e9\n"{' * (length // 13))
         self.tried[said.text] = said
         return said
 
@@ -124,6 +129,8 @@ class Run:
                 for what in self.rng.choice([["renewal"], ["refusal"], ["renewal", "refusal", "renewal"]]):
                     self._send(checkpoint, key)
                     self._record(checkpoint, self.truth.say(key, what, self._length()))
+            if self.truth.media and len(self.truth.tried) % 3 == 0:
+                self._record(checkpoint, self.truth.say(key, "fetched", 100))
             if self.rng.random() < 0.4:
                 checkpoint.writer.commit()
                 if self.rng.random() < 0.5:
@@ -149,8 +156,10 @@ class Run:
                 checkpoint.superseded(said.key, TransientError(said.text, kind="timeout", billed=Billed.MAYBE))
             elif said.what == "kept":
                 checkpoint.keep(said.key, ApiReply(200, {}, b"", said.text, NO_USAGE, 0.1))
+            elif said.what == "fetched":
+                checkpoint.fetched(said.key, [fetched_file(checkpoint, said)], [])
             else:
-                checkpoint.record(outcome_of(said))
+                checkpoint.record(outcome_of(said), 1 if self.truth.media else None)
         except BaseException:
             if checkpoint.writer.written == written:
                 self._mine.pop()
@@ -170,6 +179,14 @@ class Run:
         with contextlib.suppress(StorageError):
             self.checkpoint.seal()
         self.checkpoint.release()
+
+
+def fetched_file(checkpoint: Checkpoint, said: Said) -> Entry:
+    incoming = checkpoint.shelf.incoming(said.key, said.serial)
+    data = said.text.encode()
+    for piece in (data[:50], data[50:]):
+        incoming.write(piece)
+    return incoming.finish(Kind("video/mp4", "mp4"))
 
 
 def outcome_of(said: Said) -> Outcome:

@@ -21,6 +21,10 @@ GOOD = [
     BASE + "limits:\nendpoint:\nretry:\nbudget:\nprices:\noutput:\nanswer:\nname:\n",
     BASE
     + "endpoint: {headers: {X-Team: a}, timeout_s: {total: 5, idle: 2}, stream: true, allow_http: true, proxy: null}\n",
+    BASE + "media: true\n",
+    BASE + "media: false\n",
+    BASE + "media: {download: true, max_mb: 5}\n",
+    BASE + "media:\n",
     BASE + "budget: {usd: null, tokens: null}\nprices: {per_request: 0.1}\noutput: data/out/x\n",
     "input: a.csv\nprompt: {user: x, attachments: [a, {column: b, as: file, optional: true}]}\nmodel: m\n",
     "input: a.csv\nprompt: {user: x, attachments: [{file: a.pdf}, {url: 'https://a.example/', detail: low}]}\n"
@@ -37,6 +41,9 @@ GOOD = [
 BAD = [
     "prompt: x\nmodel: m\n",
     BASE + "zebra: 1\n",
+    BASE + "media: {download: yes please}\n",
+    BASE + "media: {max_mb: 0}\n",
+    BASE + "media: 5\n",
     BASE + "limits: {rpn: 1}\n",
     BASE + "limits: {concurrency: 0}\n",
     BASE + "limits: {concurrency: '8'}\n",

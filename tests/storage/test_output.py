@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.storage.output import (
     FAILED,
     RESULTS,
     Join,
+    Media,
     added_names,
     export_csv,
     export_jsonl,
@@ -30,6 +32,7 @@ from pipeline.storage.output import (
 )
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Selection, Source
+from tests.pictures import markdown, png
 
 FILES = Files()
 PRICES = Prices(1.0, 10.0, 0.5)
@@ -230,6 +233,38 @@ def test_three_forms_tell_the_same() -> None:
 
 
 @pytest.mark.fault("S14")
+def test_lists_are_json_in_csv_which_knows_none() -> None:
+    desk = Desk()
+    desk.record(0, fields={"tags": ["a", 'b "c"']})
+    desk.record(1, fields={"tags": []})
+    join = desk.join(fields={"tags": ("list", "string")})
+    assert export_csv(FILES, str(Path("t.csv").absolute()), join, True) == 4
+    assert pl.read_csv("t.csv")["tags"].to_list() == ['["a","b \\"c\\""]', "[]", None, None]
+
+
+def test_columns_of_media_are_ours_only_where_a_job_asks_for_them() -> None:
+    assert "media" not in added_names("")
+    assert {"llm_media", "llm_media_sha256"} <= set(added_names("llm_", media=Media()))
+    assert "llm_media_error" not in added_names("llm_", media=Media())
+    assert "llm_media_error" in added_names("llm_", media=Media(download=True))
+
+
+def test_answers_recorded_before_media_were_asked_for_show_them_as_well() -> None:
+    desk = Desk()
+    desk.record(0, text=f"one {markdown(png(1))}")
+    desk.record(1, text="a word")
+    desk.record(2, text="a;base64,word")
+    saved: dict[str, bytes] = {}
+    results, _, _ = desk.publish(media=Media(save=saved.__setitem__))
+    (name,) = saved
+    assert saved[name] == png(1)
+    assert results["response"].to_list() == [f"one ![image](media/{name})", "a word", "a;base64,word", None]
+    assert results["media"].to_list() == [[f"media/{name}"], [], [], []]
+    assert results["media_sha256"][0].to_list() == [hashlib.sha256(png(1)).hexdigest()]
+    assert "media_error" not in results.columns
+    assert results.schema == desk.publish(media=Media(save=saved.__setitem__))[0].clear().schema
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_text_that_a_spreadsheet_would_run_is_defused_in_csv_alone(start: str) -> None:
     desk = Desk([("1", "fine")])

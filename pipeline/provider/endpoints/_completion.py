@@ -75,12 +75,15 @@ def _read(message: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
     if isinstance(content, dict):
         content = [content]
+    images = _images(message.get("images"))
     if isinstance(content, list):
-        text = _joined(content, "text")
+        text = _joined([part if (image := _image(part)) is None else image for part in content], "text")
         refusal = refusal or _joined(content, "refusal")
         reasoning = reasoning or _joined(content, "thinking")
     else:
         text = content if isinstance(content, str) else None
+    if images:  # some gateways put them beside the content
+        text = "\n\n".join([*([text] if text else []), *images])
     if text is not None and "think>" in text:
         text, thoughts = _without_thoughts(text)
         reasoning = reasoning or thoughts
@@ -101,6 +104,17 @@ def _without_thoughts(text: str) -> tuple[str, str | None]:
         if end and "<think>" not in before:
             return behind.lstrip(), before.strip() or None
     return text, "\n\n".join(filter(None, thoughts)) or None
+
+
+def _images(beside: Any) -> list[str]:
+    return [image for part in beside if (image := _image(part)) is not None] if isinstance(beside, list) else []
+
+
+def _image(part: Any) -> str | None:
+    """A picture among the parts of a content as markdown has it, its address or data URL inside."""
+    held = part.get("image_url") if isinstance(part, dict) else None
+    address = held.get("url") if isinstance(held, dict) else held
+    return f"![image]({address})" if isinstance(address, str) and address else None
 
 
 def _joined(parts: list[Any], name: str) -> str | None:
