@@ -28,6 +28,7 @@ from pipeline.provider.ask import (
 from pipeline.provider.budget import Purse
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
+from pipeline.sharing import Sharing, start_sharing
 from pipeline.stop import Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
@@ -127,6 +128,9 @@ class Sending:
             lambda: stop.stopping,
             purses_of(job, ledger.before),
         )
+        self.sharing: Sharing | None = None
+        if spec.limits.share:
+            self.sharing = start_sharing(spec.endpoint.base_url, key, self.wire.needs, self.wire.keep_to, log)
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -289,6 +293,8 @@ class Sending:
                 except PipelineError as reason:
                     self.stop.because(reason)
                 finally:
+                    if self.sharing is not None:
+                        self.sharing.leave()
                     await self._feed.close()
                     self._note_cut_off()
 
@@ -307,6 +313,8 @@ class Sending:
 
     def _drain(self) -> None:
         self.pool.stop()
+        if self.sharing is not None:
+            self.sharing.stop()
         self.log.info("stopping", reason=str(self.stop.reason), in_flight=self.pool.awaited)
         if self.display is not None and self.pool.awaited:
             self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
@@ -360,6 +368,8 @@ class Sending:
         tasks = [asyncio.ensure_future(self._beat())]
         if self.display is not None:
             tasks.append(asyncio.ensure_future(self._show(self.display)))
+        if self.sharing is not None:
+            tasks.append(asyncio.ensure_future(self.sharing.go()))
         try:
             yield
         finally:

@@ -82,6 +82,7 @@ def status_lines(members: dict[str, Any]) -> list[str]:
             f"  now: {now['done']}/{now['rows']} rows, {now['rows_per_s']} rows/s, {money(now['cost_usd'])}, "
             f"{now['in_flight']} in flight" + (f", {short_time(left)} left" if left else "")
         )
+        lines += _sharing(now.get("limits", {}))
         lines += [f"  in flight for {slow['for_s']} s: row {slow['row']}" for slow in now["slowest_in_flight"]]
     last = members.get("last_run")
     if last:
@@ -89,6 +90,18 @@ def status_lines(members: dict[str, Any]) -> list[str]:
             f"  last run: exit {last['exit_code']} ({plain(last['message']) or 'finished'}), {last['started']}"
         )
     return lines
+
+
+def _sharing(limits: dict[str, Any]) -> list[str]:
+    jobs = limits.get("jobs_sharing") or 1
+    if jobs < 2:
+        return []
+    parts = [
+        f"{short_number(share)} {name.removesuffix('_share').replace('_', ' ')}"
+        for name, share in limits.items()
+        if name.endswith("_share")
+    ]
+    return [f"  limits shared by {jobs:.0f} jobs; this one has {', '.join(parts)}"]
 
 
 def failure_lines(told: list[dict[str, Any]]) -> list[str]:

@@ -18,9 +18,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"spec", "simulator"}),
+    | frozenset({"spec", "simulator", "share"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job"}),
+    frozenset({"summary", "job", "sharing"}),
     frozenset({"plan", "sending"}),
     frozenset({"run"}),
     frozenset({"look"}),
@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 """From the ground up. A room may import from lower floors only; ``pipeline`` itself (the version) is the ground."""
 
 DOORS = {
-    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files"},
+    "storage": {"source", "checkpoint", "output", "snapshot", "verify", "keys", "lock", "layout", "files", "leases"},
     "provider": {"ask", "budget"},
     "spec": {"", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
