@@ -253,7 +253,9 @@ def rehearsed(spec: JobSpec, base_url: str) -> JobSpec:
     """The same job against the simulator at ``base_url``, into a folder of its own."""
     endpoint = spec.endpoint.model_copy(update={"base_url": base_url, "proxy": None, "headers": {}})
     output = spec.output.model_copy(update={"path": os.path.join(spec.output.path, "rehearsal")})
-    return spec.model_copy(update={"endpoint": endpoint, "output": output})
+    # This simulator is nobody else's.
+    limits = spec.limits.model_copy(update={"share": False})
+    return spec.model_copy(update={"endpoint": endpoint, "output": output, "limits": limits})
 
 
 def terms_of(spec: JobSpec) -> Terms:

@@ -35,6 +35,7 @@ from pipeline.provider.budget import Purse
 from pipeline.provider.fetch import Fetcher
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
+from pipeline.sharing import Sharing, start_sharing
 from pipeline.stop import DRAIN_S, Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
@@ -167,6 +168,9 @@ class Sending:
             purses_of(job, ledger.before),
         )
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
+        self.sharing: Sharing | None = None
+        if spec.limits.share:
+            self.sharing = start_sharing(spec.endpoint.base_url, key, self.wire.needs, self.wire.keep_to, log)
 
     # -- the witness of every attempt ------------------------------------------------------------------------------
 
@@ -365,6 +369,8 @@ class Sending:
                 finally:
                     if self._readers is not None:
                         self._readers.shutdown(wait=False, cancel_futures=True)
+                    if self.sharing is not None:
+                        self.sharing.leave()
                     await self._feed.close()
                     self._note_cut_off()
                     self.log.count()
@@ -384,6 +390,8 @@ class Sending:
 
     def _drain(self) -> None:
         self.pool.stop()
+        if self.sharing is not None:
+            self.sharing.stop()
         self.log.info("stopping", in_flight=self.pool.awaited, **words(self.stop.reason))
         self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
         if self.display is not None and self.pool.awaited:
@@ -438,6 +446,8 @@ class Sending:
         tasks = [asyncio.ensure_future(self._beat())]
         if self.display is not None:
             tasks.append(asyncio.ensure_future(self._show(self.display)))
+        if self.sharing is not None:
+            tasks.append(asyncio.ensure_future(self.sharing.go()))
         try:
             yield
         finally:

@@ -223,7 +223,20 @@ def _limits(limits: dict[str, Any]) -> str:
     else:
         per_minute = "none on requests found yet" if found is None else f"{found:.0f} requests a minute (found)"
     refused = f", refused {limits['refused']:.0f} x" if limits["refused"] else ""
-    return f"{per_minute}, {limits['concurrency']:.0f} in flight at most{refused}"
+    return f"{per_minute}, {limits['concurrency']:.0f} in flight at most{refused}{_sharing(limits)}"
+
+
+def _sharing(limits: dict[str, Any]) -> str:
+    """What this job has of an allowance that several jobs share."""
+    jobs = limits.get("jobs_sharing") or 1
+    if jobs < 2:
+        return ""
+    parts = [
+        f"{short_number(share)} {name.removesuffix('_share').replace('_', ' ')}"
+        for name, share in limits.items()
+        if name.endswith("_share")
+    ]
+    return f"; shared by {jobs:.0f} jobs, this one has {', '.join(parts)}"
 
 
 def _stamp(at: float) -> str:

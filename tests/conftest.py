@@ -1,8 +1,19 @@
-"""For all tests: what hypothesis tries is the same on every machine, and no slow machine fails a test."""
+"""For all tests: what hypothesis tries is the same on every machine, no slow machine fails a test, and jobs that share
+their limits do so in a folder of the session, never in that of whoever runs the tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

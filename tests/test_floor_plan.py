@@ -18,10 +18,10 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"drift", "screen", "environment", "notify"})
+    | frozenset({"drift", "screen", "environment", "notify", "share"})
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job", "linked"}),
+    frozenset({"summary", "job", "linked", "sharing"}),
     frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases"},
     "provider": {"ask", "budget", "fetch"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},

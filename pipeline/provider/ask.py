@@ -33,6 +33,7 @@ from pipeline.records import (
     Status,
     Usage,
 )
+from pipeline.share import Need, Share
 
 
 class Witness(Protocol):
@@ -159,6 +160,14 @@ class Wire:
     def found(self) -> dict[str, float | None]:
         """The limits as they were found."""
         return self._limiter.found()
+
+    def needs(self) -> dict[str, Need]:
+        """What this run could use of each configured limit. To be asked every second or so."""
+        return self._limiter.needs()
+
+    def keep_to(self, shares: Mapping[str, Share]) -> None:
+        """From now on this run's share of what is configured; of a limit without one it has all."""
+        self._limiter.keep_to(shares)
 
     def renew(self) -> None:
         """After a time that nobody lived through: connections from before it are not used again."""

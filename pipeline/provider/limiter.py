@@ -11,7 +11,7 @@ import asyncio
 import random as _random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from pipeline.errors import AnswerUnusable, EndpointDown, Overloaded, ProviderError, RateLimited, TransientError
 from pipeline.provider.adaptive import Window
@@ -19,6 +19,7 @@ from pipeline.provider.allowance import Allowance
 from pipeline.provider.breaker import Breaker, Gate, TimeoutGuard
 from pipeline.provider.headroom import headroom
 from pipeline.records import ApiCall, ApiReply, Billed, Send
+from pipeline.share import Need, Share
 
 FIRST_WINDOW = 8
 """Calls in flight to begin with when no limit is known."""
@@ -140,7 +141,24 @@ class Limiter:
             "pauses": float(self._breaker.pauses),
             "outages": float(self._breaker.outages),
             "refused": float(self._refusals),
+            **self._found_shares(),
         }
+
+    def _found_shares(self) -> dict[str, float]:
+        shares = self._allowance.shares()
+        if not shares:
+            return {}
+        told = {f"{name}_share": share.mine for name, share in shares.items()}
+        return {"jobs_sharing": float(max(share.jobs for share in shares.values())), **told}
+
+    def needs(self) -> dict[str, Need]:
+        """What this job could use of each configured limit. To be asked every second or so."""
+        return self._allowance.needs(self._clock())
+
+    def keep_to(self, shares: Mapping[str, Share]) -> None:
+        """From now on this job's share of what is configured; of a limit without one it has all."""
+        self._allowance.keep_to(self._clock(), shares)
+        self._pump()
 
     # -- in and out ------------------------------------------------------------------------------------------------
 

@@ -24,23 +24,30 @@ TOKEN_SLACK_S = 1.0
 SLACK_CALLS = 20
 """... but never more than so many calls at once: small buckets hold 50."""
 
+_NEVER = float("inf")
+
 
 class Pace:
     """Amounts per second, evenly. What is taken may lie below zero and is then paid for by waiting."""
 
-    __slots__ = ("_next", "_started", "per_s", "slack_s")
+    __slots__ = ("_next", "_started", "per_s", "shut", "slack_s", "used")
 
     def __init__(self, per_s: float, slack_s: float = SLACK_S) -> None:
         self.per_s = per_s
         self.slack_s = slack_s
+        self.shut = False  # nothing goes until the pace is changed
+        self.used = 0.0  # in all, less what came back
         self._next = 0.0
         self._started = False
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next call may go; zero or less: at once."""
+        if self.shut:
+            return _NEVER
         return self._next - now if self._started else 0.0
 
     def take(self, now: float, amount: float = 1.0) -> None:
+        self.used += amount
         if self._started:
             earliest = now - self.slack_s
             self._next = (self._next if self._next > earliest else earliest) + amount / self.per_s
@@ -50,6 +57,7 @@ class Pace:
 
     def give_back(self, amount: float = 1.0) -> None:
         """Return what was taken and not used; a negative amount is a debt on top."""
+        self.used -= amount
         self._next -= amount / self.per_s
 
     def restart(self, now: float) -> None:
@@ -57,13 +65,31 @@ class Pace:
         if self._started and self._next < now:
             self._next = now
 
+    def change(self, now: float, per_s: float, slack_s: float) -> None:
+        """Another pace from now on; zero: none. What is owed stays owed, and what may be caught up stays as much."""
+        self.shut = per_s <= 0.0
+        if self.shut:
+            return
+        if self._started:
+            self._next = now + max(self._next - now, -self.slack_s) * self.per_s / per_s
+        self.per_s, self.slack_s = per_s, slack_s
+
 
 def request_pace(per_minute: float) -> Pace:
     """The pace of calls that keeps just under an allowance."""
     per_s = per_minute * REQUEST_SHARE / 60
-    return Pace(per_s, min(SLACK_S, SLACK_CALLS / per_s))
+    return Pace(per_s, request_slack_s(per_minute))
+
+
+def request_slack_s(per_minute: float) -> float:
+    """Of the whole allowance: jobs that share one keep to the slack of the whole, each at its own pace."""
+    return min(SLACK_S, SLACK_CALLS * 60 / (per_minute * REQUEST_SHARE))
 
 
 def token_pace(per_minute: float) -> Pace:
     """The pace of tokens that keeps just under an allowance."""
-    return Pace(per_minute * TOKEN_SHARE / 60, TOKEN_SLACK_S)
+    return Pace(per_minute * TOKEN_SHARE / 60, token_slack_s(per_minute))
+
+
+def token_slack_s(_per_minute: float) -> float:
+    return TOKEN_SLACK_S

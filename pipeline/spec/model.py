@@ -111,6 +111,9 @@ class LimitsSpec(Block):
     input_tokens_per_minute: Positive | None = Field(default=None, description="Input tokens per minute.")
     output_tokens_per_minute: Positive | None = Field(default=None, description="Output tokens per minute.")
     concurrency: int = Field(default=64, ge=1, le=10_000, description="Rows in flight at most.")
+    share: bool = Field(
+        default=True, description="Share the limits with jobs that run beside this one with the same address and key."
+    )
 
 
 class RetrySpec(Block):

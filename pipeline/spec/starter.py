@@ -54,6 +54,7 @@ limits:
   # requests_per_minute: null       # null: not known, found out while running
   # tokens_per_minute: null
   concurrency: 64                   # rows in flight at most
+  # share: true                     # share these limits with jobs that run beside this one with the same key
 
 # retry:
 #   max_attempts: 6

@@ -54,3 +54,38 @@ def test_after_a_restart_nothing_is_caught_up() -> None:
     pace.restart(60.0)
     pace.take(60.0)
     assert pace.wait_s(60.0) == pytest.approx(0.1)
+
+
+def test_a_pace_that_changes_keeps_what_is_owed() -> None:
+    pace = Pace(100)
+    pace.take(0.0, 200)  # two seconds' worth
+    pace.change(1.0, 50, SLACK_S)  # 100 are still owed
+    assert pace.wait_s(1.0) == pytest.approx(2.0)
+    pace.change(2.0, 1000, SLACK_S)  # 50 are
+    assert pace.wait_s(2.0) == pytest.approx(0.05)
+
+
+def test_a_pace_that_grows_catches_up_no_more_than_it_could_before() -> None:
+    pace = Pace(1)
+    pace.take(0.0)
+    pace.change(100.0, 1000, SLACK_S)  # a fifth of a call could be caught up
+    went = drain(pace, 100.0, 100.1)
+    assert len(went) <= 101
+
+
+def test_a_pace_of_nothing_lets_nothing_go_until_it_is_changed() -> None:
+    pace = Pace(100)
+    pace.change(0.0, 0.0, SLACK_S)
+    assert pace.wait_s(10.0) == float("inf")
+    pace.give_back(1)  # an answer that was shorter than guessed
+    pace.change(20.0, 100, SLACK_S)
+    assert pace.wait_s(20.0) <= 0
+
+
+def test_paces_that_share_an_allowance_catch_up_no_more_together_than_one_alone() -> None:
+    paces = [request_pace(60_000) for _ in range(4)]
+    for pace in paces:
+        pace.change(0.0, pace.per_s / 4, pace.slack_s)
+        pace.take(0.0)
+    went = [at for pace in paces for at in drain(pace, 10.0, 10.001)]  # all loops were late
+    assert len(went) <= 20 + 4

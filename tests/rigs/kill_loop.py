@@ -109,7 +109,8 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.rigs.witnessed", str(self.notes), "run", "job.yaml", "--quiet"]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        state = {"XDG_STATE_HOME": str(self.folder / "state")}
+        environment = {**os.environ, **state, "PYTHONPATH": str(Path(__file__).parents[2])}
         with (self.folder / "errors").open("ab") as errors:
             return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=errors)
 
