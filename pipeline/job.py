@@ -81,7 +81,7 @@ class Job:
         self.source.check(self.used)
         self._refuse_field_names()
         self._refuse_unknown_gold()
-        added = added_names(spec.output.prefix, list(self.fields), spec.samples, self.media)
+        added = added_names(spec.output.prefix, list(self.fields), spec.samples, self.media, dedupe=spec.dedupe)
         refuse_clashes(list(self.source.schema), added)
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = prices_of(spec)
@@ -148,7 +148,8 @@ class Job:
 
     def _refuse_field_names(self) -> None:
         votes = [SAMPLES, *agreement_names(self.fields)] if self.spec.samples > 1 else []
-        taken = {STEP, *votes, *added_names("", media=self.media)} & self.fields.keys()
+        ours = added_names("", media=self.media, dedupe=self.spec.dedupe)
+        taken = {STEP, *votes, *ours} & self.fields.keys()
         if taken:
             raise SpecError(f"answer: {', '.join(sorted(taken))} is a column of ours already; name the field otherwise")
 
@@ -187,6 +188,10 @@ class Job:
     @property
     def question(self) -> str:
         """Fingerprint of what is asked about a row; its end names the id column alone (see ``same_ids``)."""
+        return self.question_if(dedupe=self.spec.dedupe)
+
+    def question_if(self, *, dedupe: bool) -> str:
+        """The question, whether equal rows share one answer or not."""
         spec = self.spec
         messages = [[message.role, message.content] for message in spec.prompt.messages]
         asked = [
@@ -198,6 +203,7 @@ class Job:
             spec.input.id,
             *([] if self.form is None else [dict(self.form.schema)]),
             *([["samples", spec.samples]] if spec.samples > 1 else []),
+            *([["dedupe"]] if dedupe else []),
             *([["attachments", *self.attach.question]] if spec.prompt.attachments else []),
         ]
         whole = hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -117,7 +117,9 @@ def forecast(
     if found is not None:
         fingerprint = job.fingerprint()
         finished = Finished.of(found.job.finished)
-        past = finished is not None and finished.of_this(job, fingerprint) and retry_failed is None
+        # How many requests the rows of a job with copies are, their keys alone can tell.
+        whole = retry_failed is None and not job.spec.dedupe
+        past = finished is not None and finished.of_this(job, fingerprint) and whole
         if finished is not None and past and not finished.may_have_expired(wish):
             return _forecast(job, finished.plan(), finished.totals, found.snapshot)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
@@ -139,19 +141,20 @@ def forecast(
 
 def _forecast(job: Job, plan: Plan, totals: Totals, snapshot: Snapshot | None) -> Forecast:
     usage, billed = totals.usage, totals.billed - totals.unreported
+    requests = plan.to_send * job.spec.samples
     if plan.to_send == 0:
         nothing = 0.0 if job.prices.known else None
         return Forecast(plan, 0, 0, nothing, _seconds(job, 0, 0, 0), max(0, billed), nothing, nothing)
     if snapshot is not None and billed > 0 and usage.prompt_tokens is not None and usage.completion_tokens is not None:
-        prompt = round(usage.prompt_tokens / billed * plan.to_send)
-        completion = round(usage.completion_tokens / billed * plan.to_send)
-        seconds = _seconds(job, plan.to_send, prompt, completion)
-        low, cost, high = _learned_cost(job, plan.to_send, totals, snapshot) or (None, None, None)
+        prompt = round(usage.prompt_tokens / billed * requests)
+        completion = round(usage.completion_tokens / billed * requests)
+        seconds = _seconds(job, requests, prompt, completion)
+        low, cost, high = _learned_cost(job, requests, totals, snapshot) or (None, None, None)
         return Forecast(plan, prompt, completion, cost, seconds, billed, low, high)
     size = _mean_body_bytes(job)
-    prompt = round(size / BYTES_PER_TOKEN * plan.to_send)
-    low, high = _guessed_cost(job, size, plan.to_send)
-    return Forecast(plan, prompt, None, None, _seconds(job, plan.to_send, prompt, None), 0, low, high)
+    prompt = round(size / BYTES_PER_TOKEN * requests)
+    low, high = _guessed_cost(job, size, requests)
+    return Forecast(plan, prompt, None, None, _seconds(job, requests, prompt, None), 0, low, high)
 
 
 def _learned_cost(job: Job, requests: int, totals: Totals, snapshot: Snapshot) -> tuple[float, float, float] | None:

@@ -18,6 +18,7 @@ from pipeline.ledger import Totals
 from pipeline.records import Usage
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
+from pipeline.storage.output import COPY
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
 
 ALL_KINDS = "all"
@@ -25,7 +26,7 @@ ALL_KINDS = "all"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Counts of rows. ``done + failed_kept + failed_again + new + changed == rows``."""
+    """Counts of rows. ``done + failed_kept + failed_again + new + changed + copies == rows``."""
 
     rows: int
     done: int  # have their answer
@@ -37,6 +38,7 @@ class Plan:
     again: int  # finished rows that would be bought again because the question changed
     expired: int = 0  # of those done: their answer is older than the spec's ``expire``
     expired_again: int = 0  # ... and is asked for again, as ``--refresh-expired`` says
+    copies: int = 0  # rows that share the request of one before them (``dedupe``): free, and counted nowhere else
 
     @classmethod
     def fresh(cls, rows: int) -> Plan:
@@ -150,6 +152,11 @@ class Standing:
         """One truth value per ordinal, 0 or 1."""
         return bytes(self.table.select("ordinal", asked.alias("asked"))["asked"].cast(pl.UInt8).to_list())
 
+    def to_do(self, wish: Wish) -> bytes:
+        """Which rows are to be sent: of those that share a request the first."""
+        asked = wish.to_do()
+        return self.each(asked & ~pl.col(COPY) if COPY in self.table.columns else asked)
+
     def expired(self, wish: Wish) -> int:
         return int(self.table.filter(wish.expired()).height)
 
@@ -166,9 +173,10 @@ def keys_name(job: Job, fingerprint: str) -> str:
 
 def list_keys(job: Job, known: Keys | None, tick: Callable[[int], None] = lambda rows: None) -> Keys:
     """The keys of all rows: the kept list, or made by rendering every row."""
-    if known is not None:
-        return known
-    keys = Keys(has_ids=job.spec.input.id is not None)
+    return _listed(job, no_keys(job), tick) if known is None else known
+
+
+def _listed(job: Job, keys: Keys, tick: Callable[[int], None] = lambda rows: None) -> Keys:
     for rows in job.source.rows(job.used):
         for row in rows:
             keys.add(row.id, job.asked(row))
@@ -176,10 +184,16 @@ def list_keys(job: Job, known: Keys | None, tick: Callable[[int], None] = lambda
     return keys
 
 
+def no_keys(job: Job, *, dedupe: bool | None = None) -> Keys:
+    """To be filled as the rows are rendered."""
+    return Keys(has_ids=_has_ids(job), dedupe=job.spec.dedupe if dedupe is None else dedupe)
+
+
 def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | None:
     if not fingerprint:
         return None
-    return Keys.load(files, path, keys_name(job, fingerprint), has_ids=job.spec.input.id is not None)
+    name = keys_name(job, fingerprint)
+    return Keys.load(files, path, name, has_ids=_has_ids(job), dedupe=job.spec.dedupe)
 
 
 def stand(keys: Keys, snapshot: Snapshot | None) -> tuple[Standing, pl.DataFrame]:
@@ -202,6 +216,8 @@ def make(
 ) -> Plan:
     """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one."""
     table = standing.table
+    if COPY in table.columns:
+        table = table.filter(~pl.col(COPY))
     marked = table.select(
         pl.col("answered").fill_null(False).alias("done"),
         pl.col("answered").is_null().alias("unknown"),
@@ -216,30 +232,40 @@ def make(
     expired = int(marked["expired"].sum())
     unknown_rows = marked.filter("unknown")["ordinal"]
     changed = _changed(job, unknown_rows, gone, snapshot)
-    again = 0
-    if asked_before not in ("", job.question):
-        answers = gone.filter("answered")
-        # Without ids, or under other ones, nobody can tell which answers were these rows': as many as may be.
-        comparable = _has_ids(job) and same_ids(asked_before, job.question)
-        again = _changed(job, unknown_rows, answers, snapshot) if comparable else min(unknown, answers.height)
     return Plan(
-        rows=table.height,
+        rows=standing.table.height,
         done=done,
         new=unknown - changed,
         changed=changed,
         failed_again=failed_again,
         failed_kept=failed - failed_again,
-        removed=gone.height - changed,
-        again=again,
+        removed=max(0, gone.height - changed),
+        again=_again(job, unknown_rows, gone, snapshot, asked_before),
         expired=expired,
         expired_again=expired if wish.refresh_expired else 0,
+        copies=standing.table.height - table.height,
     )
+
+
+def _again(job: Job, unknown: pl.Series, gone: pl.DataFrame, snapshot: Snapshot | None, asked_before: str) -> int:
+    """Requests for rows that have their answer under the question ``asked_before``."""
+    if asked_before in ("", job.question):
+        return 0
+    if asked_before == job.question_if(dedupe=not job.spec.dedupe):
+        # The rows are known by other keys, and nothing else has changed: those keys tell exactly.
+        before, _ = stand(_listed(job, no_keys(job, dedupe=not job.spec.dedupe)), snapshot)
+        answered = before.table.filter(pl.col("answered").fill_null(False))["ordinal"]
+        return int(unknown.is_in(answered.implode()).sum())
+    answers = gone.filter("answered")
+    # Without ids, or under other ones, nobody can tell which answers were these rows': as many as may be.
+    comparable = _has_ids(job) and same_ids(asked_before, job.question)
+    return _changed(job, unknown, answers, snapshot) if comparable else min(unknown.len(), answers.height)
 
 
 def since_last_run(plan: Plan, gone: pl.DataFrame | None, listed_before: Keys | None) -> dict[str, int]:
     """The rows of the input beside those of the last run: kept (the same question was asked before), new, changed;
-    and gone, of the questions that the last run had listed."""
-    kept = plan.rows - plan.new - plan.changed
+    and gone, of the questions that the last run had listed. Of rows that share a question the first alone counts."""
+    kept = plan.rows - plan.copies - plan.new - plan.changed
     left = 0 if gone is None else gone.height
     if gone is not None and listed_before is not None:
         left = gone.join(listed_before.frame(), on="key", how="semi").height

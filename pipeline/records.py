@@ -234,6 +234,7 @@ class Outcome(NamedTuple):
     fields: Mapping[str, Any] | None = None
     step: str | None = None
     earlier: Usage = NO_USAGE  # of the row's replies before the last, which are in the ledger on their own
+    earlier_replies: int = 0  # ... and how many these were
     votes: Votes | None = None
     renewed: bool = False  # asked although the row had an answer, which had expired: this one counts instead
 

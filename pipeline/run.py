@@ -33,6 +33,7 @@ from pipeline.plan import (
     keys_name,
     list_keys,
     make,
+    no_keys,
     since_last_run,
     stand,
 )
@@ -240,8 +241,9 @@ class _OneRun:
         rows = job.source.count()
         snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
         # Files may change before their row is sent: then its key, made of what was there, is not made again.
-        if not len(snapshot) and not job.attach.reads_files:
-            keys = Keys(has_ids=job.spec.input.id is not None)
+        # Which rows are copies, all the keys together tell.
+        if not len(snapshot) and not job.attach.reads_files and not job.spec.dedupe:
+            keys = no_keys(job)
             plan = Plan.fresh(rows)
             return _Known(fingerprint, keys, plan, None, Totals(), rows, True, since_last_run(plan, None, None))
         kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
@@ -363,14 +365,14 @@ class _OneRun:
     def _work(self, known: _Known) -> Work:
         if known.standing is None:
             return Work(known.rows, 0, 0, known.rows, 0, None, changed=self._changed)
-        to_do = known.standing.each(self.wish.to_do())
+        to_do = known.standing.to_do(self.wish)
         failed = known.standing.each(pl.col("answered").eq(False).fill_null(False))
         renewed = known.standing.each(self.wish.renews())
         plan = known.plan
         left_alone = known.standing.table.filter(~self.wish.to_do())
         statuses, kinds, _ = _count(left_alone)
         return Work(
-            plan.rows,
+            plan.rows - plan.copies,
             plan.done - plan.expired_again,
             plan.failed_kept,
             plan.to_send,

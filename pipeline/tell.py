@@ -34,6 +34,8 @@ def forecast_lines(found: Forecast) -> list[str]:
         f"removed   {plan.removed} (answers kept, left out of the results)",
         f"to send   {plan.to_send}",
     ]
+    if plan.copies:
+        lines.append(f"copies    {plan.copies} (rows that ask what another row asks; their answers are free)")
     if plan.again:
         lines.append(f"  of these {plan.again} were answered before the question changed: needs --accept-changes")
     if plan.to_send:

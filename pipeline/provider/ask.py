@@ -269,7 +269,19 @@ class _Talk:
     """One exchange on its way: an ear for its replies, which hands on each the moment it is there."""
 
     __slots__ = (
-        *("_call", "_earlier", "_exchange", "_fault", "_key", "_open", "_reply", "_row", "_tries", "_witness"),
+        *(
+            "_call",
+            "_earlier",
+            "_turns",
+            "_exchange",
+            "_fault",
+            "_key",
+            "_open",
+            "_reply",
+            "_row",
+            "_tries",
+            "_witness",
+        ),
         "outcome",
     )
 
@@ -282,6 +294,7 @@ class _Talk:
         self._call = call
         self._reply: ApiReply | None = None
         self._earlier = NO_USAGE  # of the replies before that one
+        self._turns = 0  # how many these were
         self._open = False  # a reply is waited for
         self._tries = 0
         self._fault: Exception | None = None
@@ -312,7 +325,7 @@ class _Talk:
         following = self._advance(reply)
         if isinstance(following, Outcome):
             done = following._replace(usage=NO_USAGE, billed=Billed.NO, attempts=0)
-            self._end(done._replace(earlier=self._earlier + reply.usage))
+            self._end(done._replace(earlier=self._earlier + reply.usage, earlier_replies=self._turns + 1))
         else:
             self._go_on(following, reply)
 
@@ -323,10 +336,10 @@ class _Talk:
             self._witness.superseded(self._key, error)
             self._call = following
         else:
-            self._end(following._replace(earlier=self._earlier))
+            self._end(self._with_earlier(following))
 
     def failed(self, error: ProviderError) -> None:
-        self._end(self._failure(error)._replace(earlier=self._earlier))
+        self._end(self._with_earlier(self._failure(error)))
 
     def _take(self, reply: ApiReply) -> None:
         following = self._advance(reply)
@@ -334,11 +347,15 @@ class _Talk:
             self._witness.kept(self._key, reply)
             self._go_on(following, reply)
         else:
-            self._end(following if self._earlier is NO_USAGE else following._replace(earlier=self._earlier))
+            self._end(self._with_earlier(following))
 
     def _go_on(self, call: ApiCall, reply: ApiReply) -> None:
         self._earlier += reply.usage
+        self._turns += 1
         self._call = call
+
+    def _with_earlier(self, outcome: Outcome) -> Outcome:
+        return outcome._replace(earlier=self._earlier, earlier_replies=self._turns) if self._turns else outcome
 
     def _end(self, outcome: Outcome) -> None:
         self._witness.ended(outcome)

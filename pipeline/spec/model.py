@@ -242,6 +242,7 @@ class JobSpec(Block):
     media: MediaSpec | None = Field(
         default=None, description="Save pictures, sound and video of the answers as files; true for the defaults."
     )
+    dedupe: bool = Field(default=False, description="Ask equal requests once; the other rows share the answer.")
     evaluate: EvaluateSpec | None = Field(default=None, description="Hold the labels against gold labels.")
     alarm: AlarmSpec | None = Field(default=None, description="When a finished run is an alarm: exit 3.")
     limits: LimitsSpec = Field(default_factory=LimitsSpec, description="What the endpoint allows.")

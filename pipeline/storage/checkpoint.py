@@ -372,7 +372,7 @@ def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
         outcome.permanent or None,
         None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
         outcome.step,
-        None if outcome.earlier is NO_USAGE else _usage_members(outcome.earlier),
+        _earlier_members(outcome),
         None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode(),
         outcome.renewed or None,
         media,
@@ -381,6 +381,13 @@ def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
         if value is not None:
             members[name] = value
     return body_of(members)
+
+
+def _earlier_members(outcome: Outcome) -> list[int | None] | None:
+    """Token counts of the replies before the last, and their number behind them."""
+    if not outcome.earlier_replies and outcome.earlier is NO_USAGE:
+        return None
+    return [*(_usage_members(outcome.earlier) or [None] * 5), outcome.earlier_replies]
 
 
 def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:

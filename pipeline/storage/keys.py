@@ -1,7 +1,8 @@
 """The key of every row of the input, in order: 16 bytes a row, never one Python object a row.
 
 A key names a question asked about a row: the row's id, the SHA-256 of its canonical request, and which of several
-equal ones it is. Position is not in it, so a row that is inserted, moved or edited costs only itself.
+equal ones it is. Position is not in it, so a row that is inserted, moved or edited costs only itself. Where equal
+requests are asked once (``dedupe``), they share the key that the first of them has without an id.
 
 Keys take time to make (each row must be rendered), so a complete list is kept in ``keys.bin``, trusted only while the
 input and the question are the very same ones and the list's own SHA-256 fits.
@@ -26,10 +27,11 @@ _HEADER_BYTES = 64
 class Keys:
     """Grows a row at a time, in input order."""
 
-    def __init__(self, *, has_ids: bool) -> None:
+    def __init__(self, *, has_ids: bool, dedupe: bool = False) -> None:
+        self.dedupe = dedupe
         self._all = bytearray()
         # With ids, which are distinct, no two rows ask the same question.
-        self._seen: Counter[bytes] | None = None if has_ids else Counter()
+        self._seen: Counter[bytes] | None = None if has_ids or dedupe else Counter()
         self._met: dict[bytes, int] = {}
 
     def __len__(self) -> int:
@@ -43,7 +45,7 @@ class Keys:
             short = digest[:12]
             occurrence = self._seen[short]
             self._seen[short] = occurrence + 1
-        key = make_key(row_id, digest, occurrence)
+        key = make_key(None if self.dedupe else row_id, digest, occurrence)
         self._all += key
         return key.hex()
 
@@ -55,7 +57,7 @@ class Keys:
         digest = hashlib.sha256(question).digest()
         key = bytes(self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES])
         if self._seen is None:
-            return make_key(row_id, digest, 0) == key
+            return make_key(None if self.dedupe else row_id, digest, 0) == key
         # Which of several equal ones it is, a kept list does not say: mostly the one after the last that was met.
         first = self._met.get(digest, 0)
         for occurrence in chain(range(first, ordinal + 1), range(first)):
@@ -70,7 +72,12 @@ class Keys:
         return hashlib.sha256(self._all).hexdigest()
 
     def frame(self) -> pl.DataFrame:
-        """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast)."""
+        """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast); with ``dedupe`` also ``copy``: the
+        row shares the key of one before it."""
+        frame = self._frame()
+        return frame.with_columns((~pl.col("key").is_first_distinct()).alias("copy")) if self.dedupe else frame
+
+    def _frame(self) -> pl.DataFrame:
         count = len(self)
         if not count:
             return pl.DataFrame(schema={"ordinal": pl.UInt32, "key": pl.Int128})
@@ -96,7 +103,7 @@ class Keys:
         publish(files, aside, path)
 
     @classmethod
-    def load(cls, files: Files, path: str, name: str | None, *, has_ids: bool) -> Keys | None:
+    def load(cls, files: Files, path: str, name: str | None, *, has_ids: bool, dedupe: bool = False) -> Keys | None:
         """The kept list, None when there is none for this name (None: any) or it is not whole."""
         try:
             content = files.read(path)
@@ -106,7 +113,7 @@ class Keys:
         named = head[:_NAME_BYTES] if name is None else hashlib.sha256(name.encode()).digest()
         if head != named + hashlib.sha256(data).digest():
             return None
-        keys = cls(has_ids=has_ids)
+        keys = cls(has_ids=has_ids, dedupe=dedupe)
         keys._all = bytearray(data)
         return keys
 

@@ -18,7 +18,7 @@ import polars as pl
 
 from pipeline.errors import InputError, RunPaused
 from pipeline.ledger import PER_TOKENS, Prices
-from pipeline.records import Status
+from pipeline.records import Billed, Status
 from pipeline.storage.files import Files, write_stream
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
 from pipeline.storage.parquet import PART_SCHEMA, write_table
@@ -63,6 +63,7 @@ _VOLATILE = {
 }
 STEP = "answer_step"
 SAMPLES = "samples"
+COPY = "copy"
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
 
@@ -77,7 +78,8 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """The input beside its answers. ``standing`` has ordinal, piece, place and status, one row per input row."""
+    """The input beside its answers. ``standing`` has ordinal, piece, place and status, one row per input row;
+    ``copy`` beside them where equal rows share an answer."""
 
     source: Source
     standing: pl.DataFrame
@@ -96,7 +98,8 @@ class Join:
         step = {STEP: pl.String()} if typed else {}
         votes = {SAMPLES: pl.List(pl.String()), **self._agreements()} if self.samples > 1 else {}
         media = {} if self.media is None else media_schema(download=self.media.download)
-        return {"response": _ANSWER["response"], **typed, **step, **votes, **media, **_ANSWER}
+        copy = {COPY: pl.Boolean()} if COPY in self.standing.columns else {}
+        return {"response": _ANSWER["response"], **typed, **step, **votes, **media, **_ANSWER, **copy}
 
     def _agreements(self) -> dict[str, pl.DataType]:
         return {name: pl.Float64() for name in agreement_names(self.fields)}
@@ -109,10 +112,12 @@ class Join:
             answers = records.with_columns(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
-                cost_of(self.prices).alias("cost_usd"),
+                cost_of(self.prices, _replies()).alias("cost_usd"),
                 *self._typed(),
                 *self._voted(),
             )
+            if COPY in rows.columns:
+                answers = answers.with_columns(*_free(rows[COPY], cost_usd=0.0, **dict.fromkeys(_TOKENS)), rows[COPY])
             yield frame.hstack(self._named(answers, schema).get_columns())
 
     def _with_media(self, rows: pl.DataFrame, records: pl.DataFrame, fetched: pl.DataFrame | None) -> pl.DataFrame:
@@ -243,6 +248,24 @@ def _with_earlier() -> Iterator[pl.Expr]:
         yield pl.when(before.is_null()).then(pl.col(name)).otherwise(both).alias(name)
 
 
+def _replies() -> pl.Expr:
+    """How many billed replies a row's answer took; how many came before the last stands behind their token counts."""
+    before = pl.col("earlier")
+    counted = pl.coalesce(before.list.get(len(_TOKENS), null_on_oob=True), before.is_not_null().cast(pl.Int64))
+    return _one_if_billed() + counted
+
+
+def _one_if_billed() -> pl.Expr:
+    return (pl.col("billed") == str(Billed.YES)).fill_null(False).cast(pl.Int64)
+
+
+def _free(copy: pl.Series, **instead: float | str | None) -> Iterator[pl.Expr]:
+    """A copy costs nothing: what its answer took stands with the row that was asked, so that sums equal the bill."""
+    asked = pl.col("billed").is_not_null()
+    for name, value in instead.items():
+        yield pl.when(copy & asked).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
+
+
 def refuse_clashes(columns: list[str], ours: list[str]) -> None:
     """Raises InputError naming the input's columns that would be overwritten."""
     clashes = [name for name in columns if name in set(ours)]
@@ -261,12 +284,16 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
             raise InputError(f"{path} is a table that this job writes itself; name another folder in `output:`")
 
 
-def added_names(prefix: str, fields: Sequence[str] = (), samples: int = 1, media: Media | None = None) -> list[str]:
+def added_names(
+    prefix: str, fields: Sequence[str] = (), samples: int = 1, media: Media | None = None, *, dedupe: bool = False
+) -> list[str]:
     """Every column name that an output table adds to the input's."""
     typed = [*fields, STEP] if fields else []
     votes = [SAMPLES, *agreement_names(fields)] if samples > 1 else []
     shown = media_schema(download=media.download) if media else ()
-    return [prefix + name for name in dict.fromkeys([*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes, *shown])]
+    copy = [COPY] if dedupe else []
+    every = [*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes, *shown, *copy]
+    return [prefix + name for name in dict.fromkeys(every)]
 
 
 def publish(files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None) -> dict[str, int]:
@@ -290,12 +317,12 @@ def results_schema(join: Join) -> dict[str, pl.DataType]:
     return join.schema(join.answer_schema)
 
 
-def cost_of(prices: Prices) -> pl.Expr:
-    """Money of the answer that counts; null where a price or a count that it needs is not known."""
-    billed = pl.col("billed") == "yes"
+def cost_of(prices: Prices, replies: pl.Expr | None = None) -> pl.Expr:
+    """Money of a record, or of all ``replies`` of a row; null where a price or a count that it needs is not known."""
     if not prices.known:
         return pl.lit(None, pl.Float64)
-    money = pl.lit(prices.per_request or 0.0)
+    replies = _one_if_billed() if replies is None else replies
+    money = replies * (prices.per_request or 0.0)
     if prices.input is not None and prices.output is not None:
         cached = pl.min_horizontal(pl.col("cached_tokens").fill_null(0), pl.col("prompt_tokens"))
         cached_price = prices.input if prices.cached_input is None else prices.cached_input
@@ -305,7 +332,7 @@ def cost_of(prices: Prices) -> pl.Expr:
             + pl.col("completion_tokens") * prices.output
         )
         money = money + tokens / PER_TOKENS
-    return pl.when(billed).then(money)
+    return pl.when(replies > 0).then(money)
 
 
 # -- export ------------------------------------------------------------------------------------------------------------

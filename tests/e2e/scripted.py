@@ -19,7 +19,7 @@ Shown = tuple[int, str, bytes]
 """Status, content type and body of what is fetched with GET."""
 
 
-def says(text: str, finish: str = "stop") -> Said:
+def says(text: str | None, finish: str = "stop") -> Said:
     usage = {
         "prompt_tokens": PROMPT_TOKENS,
         "completion_tokens": COMPLETION_TOKENS,
