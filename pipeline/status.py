@@ -81,6 +81,10 @@ class Reader:
         """Changes with every record."""
         return tuple(sorted(_stats(self._layout.folder)) + sorted(_stats(self._layout.journal)))
 
+    def taken(self) -> bool:
+        """A run has the lock, and may not have come further yet."""
+        return held(self._layout.lock)
+
     def runs(self) -> object:
         """Changes whenever a run takes the lock, however short it is."""
         try:
@@ -129,9 +133,10 @@ def follow(reader: Reader, show: Callable[[dict[str, Any] | None], None], sleep:
         sleep(WATCH_EVERY_S if began else WAIT_EVERY_S)
         members = reader.look()
         running = members is not None and members["running"]
-        if running or began or reader.runs() != runs:
+        ended = not running and (began or (reader.runs() != runs and not reader.taken()))
+        if running or ended:
             show(members)
-        if not running and (began or reader.runs() != runs):
+        if ended:
             return
         began = began or running
 

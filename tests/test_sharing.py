@@ -33,11 +33,13 @@ class Job:
         self.news = asyncio.Event()
         self.log = home.with_suffix(f".{id(self)}.log")
         self.clock = Clock()
+        log = RunLog(str(self.log), "run")
+        log.begin()
         self.sharing = Sharing(
             leases or Leases(str(home), "http://127.0.0.1/v1", None, 1),
             self.needs,
             self.keep_to,
-            RunLog(str(self.log), "run"),
+            log,
             clock=self.clock,
             every_s=0.005,
             patience_s=20.0,
@@ -171,5 +173,6 @@ async def test_what_a_thread_raises_reaches_who_waits() -> None:
 
 def test_without_a_limit_there_is_nothing_to_share(tmp_path: Path) -> None:
     log = RunLog(str(tmp_path / "log"), "run")
+    log.begin()
     assert start_sharing("http://127.0.0.1/v1", None, dict, lambda shares: None, log) is None
     assert os.listdir(tmp_path) == ["log"]

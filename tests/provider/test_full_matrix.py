@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import AnswerUnusable, RateLimited, RowRejected, RunBlocked, RunPaused, TransientError
+from pipeline.errors import AnswerUnusable, EndpointDown, RateLimited, RowRejected, RunBlocked, TransientError
 from pipeline.provider.client import Client
 from pipeline.records import Billed, Outcome, Status
 from tests.provider.fault_server import OK_BODY, Wire, fin, http, raw, reply, serving, then_hang
@@ -174,7 +174,7 @@ async def test_a_refused_connection_is_tried_again_by_time() -> None:
 async def test_many_rows_before_a_closed_port_fail_none_and_the_run_pauses() -> None:
     books = Books()
     got = await through(f"http://127.0.0.1:{closed_port()}/v1", books, rows=100, over={"concurrency": 64})
-    assert {type(each) for each in got} == {RunPaused}
+    assert {type(each) for each in got} == {EndpointDown}
     assert len(books.sent_for) <= 2 * 64 + 10
 
 
@@ -243,7 +243,7 @@ async def test_time_outs_among_good_answers_end_the_run_once_they_are_too_many()
     books = Books()
     async with serving(some_hang) as server:
         got = await through(server.base_url, books, rows=200, over={"total_s": 0.3, "concurrency": 64}, max_in_doubt=5)
-    paused = [each for each in got if isinstance(each, RunPaused)]
+    paused = [each for each in got if isinstance(each, EndpointDown)]
     assert paused
     assert "endpoint.timeout_s.total" in str(paused[0])
     assert not [each for each in got if isinstance(each, Outcome) and each.status is Status.FAILED]
@@ -267,7 +267,7 @@ async def test_streams_that_the_time_out_cuts_off_end_the_run_once_they_are_too_
     async with serving(some_hang) as server:
         # More than can be on their way at once before the first is cut off.
         got = await through(server.base_url, books, rows=600, over=over, stream=True)
-    paused = [each for each in got if isinstance(each, RunPaused)]
+    paused = [each for each in got if isinstance(each, EndpointDown)]
     assert paused
     assert "endpoint.timeout_s.total" in str(paused[0])
     assert {each.status for each in got if isinstance(each, Outcome)} == {Status.OK, Status.TRUNCATED}
