@@ -30,6 +30,7 @@ QUICK = Sizes(
 
 MEASURES: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "cpu": measures.marginal_cpu,
+    "answers": measures.answers,
     "latency": measures.latency,
     "startup": measures.start_up,
     "memory": measures.memory,

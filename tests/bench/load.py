@@ -9,6 +9,12 @@ from pathlib import Path
 WORKERS = 256
 PROMPT_CHARS = 200
 ANSWER_CHARS = 230
+FIELDS = (
+    "{sentiment: [positive, negative, neutral], confidence: number, stars: integer, recommend: boolean, "
+    "reasons: {list: string}}"
+)
+"""Five fields, as the ``answer`` block of a job asks for them."""
+
 _TEXT = (
     "the review says that a battery lasts two days while the screen is bright and clear although delivery took more "
     "than one week so overall opinion stays good with some doubt about price and support after first repair"

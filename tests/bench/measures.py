@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 
 from tests.bench.figures import Figure
-from tests.bench.load import WORKERS
+from tests.bench.load import FIELDS, WORKERS
 from tests.bench.process import CannedServer, Spent, spend, well
 from tests.bench.workplace import Workplace, pipeline_command
 
@@ -68,6 +68,25 @@ def _side(bench: Bench, side: str, rows: int) -> Spent:
     if side == "bare":
         return bench.place.bare(rows, bench.server)[0]
     return bench.place.pipeline(rows, bench.server)
+
+
+def answers(bench: Bench) -> list[Figure]:
+    """What five typed fields cost: asked for, read, checked and kept in columns; against the same replies as text."""
+    sizes, typed = bench.sizes, f"answer: {{mode: text, fields: {FIELDS}}}\n"
+    ratios, added = [], []
+    with CannedServer(typed=True) as server:
+        for number in range(sizes.pairs):
+            cpu: dict[str, float] = {}
+            for more in ("", typed) if number % 2 == 0 else (typed, ""):
+                few = bench.place.pipeline(sizes.few, server, more=more)
+                many = bench.place.pipeline(sizes.rows, server, more=more)
+                cpu[more] = (many.cpu_s - few.cpu_s) / (sizes.rows - sizes.few) * 1_000
+            ratios.append(cpu[typed] / cpu[""])
+            added.append((cpu[typed] - cpu[""]) * 1_000)
+    return [
+        Figure.median("marginal CPU, five typed fields / text", ratios, "x", "<= 1.15", "median of the pairs"),
+        Figure.median("five typed fields", added, "us/request", "", "more than the same replies kept as text"),
+    ]
 
 
 def latency(bench: Bench) -> list[Figure]:

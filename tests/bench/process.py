@@ -88,8 +88,9 @@ class Stats:
 class CannedServer:
     """The server process, as a context manager."""
 
-    def __init__(self, latency_s: float = 0.0) -> None:
+    def __init__(self, latency_s: float = 0.0, *, typed: bool = False) -> None:
         command = [sys.executable, "-m", "tests.bench.server", "--latency", str(latency_s)]
+        command += ["--typed"] if typed else []
         self._child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
         line = self._child.stdout.readline()

@@ -1,6 +1,6 @@
 """A chat endpoint that answers anything at once, so cheaply that it is never what a benchmark measures.
 
-``python -m tests.bench.server [--latency S]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells
+``python -m tests.bench.server [--latency S] [--typed]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells
 what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet
 parts of the pipeline look smaller than they are.
 """
@@ -35,10 +35,27 @@ def _http(body: bytes) -> bytes:
     return head + body
 
 
-def canned_replies(count: int) -> list[bytes]:
-    """Whole HTTP replies of about 600 bytes of JSON each; the same ones in every process."""
+def canned_replies(count: int, *, typed: bool = False) -> list[bytes]:
+    """Whole HTTP replies of about 600 bytes of JSON each; the same ones in every process. ``typed``: the answer is
+    itself the JSON that ``load.FIELDS`` asks for."""
     chosen = random.Random(7)
-    return [_http(_completion(number, sentence(chosen, ANSWER_CHARS))) for number in range(count)]
+    return [
+        _http(_completion(number, _typed(chosen) if typed else sentence(chosen, ANSWER_CHARS)))
+        for number in range(count)
+    ]
+
+
+def _typed(chosen: random.Random) -> str:
+    """About as long as the other answers."""
+    return json.dumps(
+        {
+            "sentiment": chosen.choice(["positive", "negative", "neutral"]),
+            "confidence": round(chosen.random(), 2),
+            "stars": chosen.randrange(1, 6),
+            "recommend": chosen.random() < 0.5,
+            "reasons": [sentence(chosen, ANSWER_CHARS // 5) for _ in range(2)],
+        }
+    )
 
 
 def _completion(number: int, answer: str) -> bytes:
@@ -95,9 +112,9 @@ class Tally:
 class Desk:
     """What all connections share."""
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, *, typed: bool) -> None:
         self.latency_s = latency_s
-        self.replies = canned_replies(REPLIES)
+        self.replies = canned_replies(REPLIES, typed=typed)
         self.tally = Tally()
 
     def page(self, path: bytes) -> bytes | None:
@@ -176,9 +193,9 @@ def _content_length(head: bytes) -> int:
     return int(head[at + 15 : line_end if line_end > 0 else len(head)])
 
 
-async def serve(latency_s: float) -> None:
+async def serve(latency_s: float, *, typed: bool) -> None:
     loop = asyncio.get_running_loop()
-    desk = Desk(latency_s)
+    desk = Desk(latency_s, typed=typed)
     server = await loop.create_server(lambda: Connection(desk, loop), "127.0.0.1", 0, backlog=1_024)
     print(server.sockets[0].getsockname()[1], flush=True)
     parent_left = asyncio.Event()
@@ -189,9 +206,10 @@ async def serve(latency_s: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.server")
     parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="of every reply, in seconds")
-    latency_s: float = parser.parse_args().latency
+    parser.add_argument("--typed", action="store_true", help="answers are the JSON of five fields")
+    options = parser.parse_args()
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(serve(latency_s))
+        runner.run(serve(options.latency, typed=options.typed))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Workplace:
             write_table(path, rows)
         return path
 
-    def job(self, rows: int, server: CannedServer, concurrency: int = WORKERS) -> BenchJob:
+    def job(self, rows: int, server: CannedServer, concurrency: int = WORKERS, *, more: str = "") -> BenchJob:
+        """``more``: further lines of the job spec."""
         self._jobs += 1
         folder = self.folder / f"job-{self._jobs}"
         file = self.folder / f"job-{self._jobs}.yaml"
@@ -62,7 +63,7 @@ class Workplace:
         text = _JOB.format(
             table=table, base_url=server.base_url, concurrency=concurrency, folder=json.dumps(str(folder))
         )
-        file.write_text(text, encoding="utf-8")
+        file.write_text(text + more, encoding="utf-8")
         return BenchJob(rows, file, folder)
 
     # -- the two sides ---------------------------------------------------------------------------------------------
@@ -79,8 +80,8 @@ class Workplace:
         target.unlink()
         return spent, size
 
-    def pipeline(self, rows: int, server: CannedServer) -> Spent:
-        job = self.job(rows, server)
+    def pipeline(self, rows: int, server: CannedServer, *, more: str = "") -> Spent:
+        job = self.job(rows, server, more=more)
         spent = self.run(job, server)
         shutil.rmtree(job.folder)
         return spent
