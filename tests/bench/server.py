@@ -1,7 +1,7 @@
 """A chat endpoint that answers anything at once, so cheaply that it is never what a benchmark measures.
 
-``python -m tests.bench.server [--latency S] [--typed]`` prints its port, and ends when its stdin closes. ``GET /stats`` tells
-what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet
+``python -m tests.bench.server [--latency S] [--typed]`` prints its port, and ends when its stdin closes. ``GET /stats``
+tells what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet
 parts of the pipeline look smaller than they are.
 """
 
