@@ -52,7 +52,7 @@ def write_job(scenario: Scenario, folder: Path, port: int) -> Path:
 
 
 def play(scenario: Scenario, folder: Path) -> Trace:
-    """Run the command to its end against a simulator of its own."""
+    """Run the command, or several of it, to the end against a simulator of its own."""
     folder.mkdir()
     diary = folder / "diary.jsonl"
     server = [sys.executable, "-m", "tests.bench_limits.server", str(diary), json.dumps(scenario.simulator)]
@@ -61,23 +61,33 @@ def play(scenario: Scenario, folder: Path) -> Trace:
     with subprocess.Popen(server, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdin is not None
         port = json.loads(child.stdout.readline())["port"]
-        command = [sys.executable, "-m", "pipeline", "run", str(write_job(scenario, folder, port)), "--quiet"]
-        if scenario.minutes is not None:
-            command += ["--max-minutes", str(scenario.minutes)]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "BENCH_KEY": "made-up"},
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-            check=False,
-        )
+        places = [folder / f"job-{number}" for number in range(scenario.jobs)]
+        running = [start(scenario, place, port) for place in places]
+        killed_at = None
+        if scenario.kill_after_s is not None:
+            time.sleep(scenario.kill_after_s)
+            killed, places = running.pop(0), places[1:]
+            killed.kill()
+            killed_at = time.monotonic()
+            killed.communicate()
+        said = [process.communicate(timeout=LONGEST_S)[1] for process in running]
         child.stdin.close()
         stats = json.loads(child.stdout.read().splitlines()[-1])
-    summary = json.loads((folder / "out" / "summary.json").read_bytes())
+    summaries = [json.loads((place / "out" / "summary.json").read_bytes()) for place in places]
     lines = [json.loads(line) for line in diary.read_bytes().splitlines()]
-    return Trace.of(lines, stats, summary, done.returncode, done.stderr[-2_000:])
+    code = max(process.returncode for process in running)
+    return Trace.of(lines, stats, summaries, code, "".join(said)[-2_000:], killed_at)
+
+
+def start(scenario: Scenario, folder: Path, port: int) -> subprocess.Popen[str]:
+    folder.mkdir()
+    command = [sys.executable, "-m", "pipeline", "run", str(write_job(scenario, folder, port)), "--quiet"]
+    if scenario.minutes is not None:
+        command += ["--max-minutes", str(scenario.minutes)]
+    environment = {**os.environ, "BENCH_KEY": "made-up", "XDG_STATE_HOME": str(folder.parent / "state")}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
 
 
 def judged(scenario: Scenario, folder: Path) -> tuple[Scenario, list[Verdict], Trace]:

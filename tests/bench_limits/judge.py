@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tests.bench_limits.trace import Trace
 
+TAKE_OVER_S = 10.0
+"""Within so many seconds the others must have the share of a job that was killed."""
+
 FIND_S = 30.0
 """Within so many seconds an allowance must be found."""
 
@@ -108,4 +111,22 @@ def outage(trace: Trace, span: tuple[float, float], rows: int, workers: int) -> 
         Verdict("s from its end to the next good request", round(again - span[1], 1)),
         Verdict("billed more than once", trace.stats["repeated"], 2 * workers),
         Verdict("s in all", round(trace.last_answer_s, 1)),
+    ]
+
+
+def shared(trace: Trace, per_minute: int, until_s: float) -> Sequence[Verdict]:
+    def used(what: str, start_s: float, end_s: float) -> Verdict:
+        share = trace.admitted(start_s, end_s) / (per_minute / 60 * (end_s - start_s))
+        return _share(f"used {start_s:.0f}-{end_s:.0f} s, {what}", share, 0.95, at_least=True)
+
+    if trace.killed_s is None:
+        spans = [used("from the first request", 0, until_s)]
+    else:
+        heirs_s = trace.killed_s + TAKE_OVER_S
+        spans = [used("until one was killed", 0, trace.killed_s), used("by its heirs", heirs_s, until_s)]
+    each = [summary["rows_ended_this_run"] for summary in trace.summaries]
+    return [
+        *spans,
+        *_always(trace, 0.01),
+        _share("fewest answers of a job / most", min(each) / max(1, max(each))),
     ]

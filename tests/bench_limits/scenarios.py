@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.bench_limits.judge import Verdict, hidden, known, outage, tokens
+from tests.bench_limits.judge import Verdict, hidden, known, outage, shared, tokens
 from tests.bench_limits.trace import Trace
 
 RPM = 3000
 TPM = 300_000
 CHANGE_S = 120.0
 OUTAGE = (15.0, 75.0)
+SHARED_S = 75.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Scenario:
     lengths: dict[str, Any] | None = None
     timeout_s: float = 60.0
     minutes: float | None = None  # stop then; None: at the end of the rows
+    jobs: int = 1  # so many commands at once, each with all the rows
+    kill_after_s: float | None = None  # the first of them, with -9
     seconds: float = 100.0  # about what it takes, so that the long ones begin first
 
 
@@ -86,6 +89,21 @@ def _outage(kind: str, name: str) -> Scenario:
     )
 
 
+def _shared(jobs: int, kill_after_s: float | None = None) -> Scenario:
+    killed = "" if kill_after_s is None else f", one killed with -9 after {kill_after_s:g} s"
+    return Scenario(
+        f"shared-{jobs}" + ("-killed" if killed else ""),
+        f"{RPM:,} RPM allowed, {jobs} jobs at once with it configured{killed}, 200 ms, sliding window",
+        4_500,
+        {"requests_per_minute": RPM, "window": "sliding", "latency_s": 0.2},
+        lambda trace: shared(trace, RPM, SHARED_S),
+        {"requests_per_minute": RPM},
+        minutes=(SHARED_S + 10) / 60,
+        jobs=jobs,
+        kill_after_s=kill_after_s,
+    )
+
+
 def _spelt(window: str) -> str:
     return {"sliding": "sliding window", "fixed": "fixed window", "bucket": "bucket of 50"}[window]
 
@@ -93,6 +111,9 @@ def _spelt(window: str) -> str:
 SCENARIOS = (
     *(_known(window) for window in ("sliding", "fixed", "bucket")),
     _tokens("sliding"),
+    _shared(2),
+    _shared(4),
+    _shared(4, kill_after_s=40.0),
     _hidden("sliding", 1_500, headers=False),
     _hidden("sliding", 6_000, headers=True),
     _hidden("bucket", 1_500, headers=True),

@@ -20,17 +20,28 @@ class Entry(NamedTuple):
 class Trace:
     entries: list[Entry]
     stats: dict[str, Any]
-    summary: dict[str, Any]
-    code: int
+    summaries: list[dict[str, Any]]  # of the jobs that came to an end
+    code: int  # the highest of theirs
     complaint: str
+    killed_s: float | None = None  # when a job was killed
 
     @classmethod
     def of(
-        cls, lines: list[list[float]], stats: dict[str, Any], summary: dict[str, Any], code: int, said: str
+        cls,
+        lines: list[list[float]],
+        stats: dict[str, Any],
+        summaries: list[dict[str, Any]],
+        code: int,
+        said: str,
+        killed_at: float | None = None,
     ) -> Trace:
         start = min((line[0] for line in lines), default=0.0)
         entries = [Entry(line[0] - start, line[1] - start, int(line[2]), int(line[3])) for line in lines]
-        return cls(entries, stats, summary, code, said)
+        return cls(entries, stats, summaries, code, said, None if killed_at is None else killed_at - start)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.summaries[0]
 
     @property
     def good(self) -> list[Entry]:
@@ -46,7 +57,7 @@ class Trace:
 
     @property
     def failed_rows(self) -> int:
-        return sum(self.summary.get("failures", {}).values())
+        return sum(sum(summary.get("failures", {}).values()) for summary in self.summaries)
 
     def admitted(self, start_s: float, end_s: float) -> int:
         """Requests let in and answered well, by when they came."""
