@@ -98,8 +98,8 @@ class Checkpoint:
             lock = Lock(layout.lock)
         except OSError as exc:
             raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
-        _forget_heartbeat(files, layout)
         try:
+            _forget_heartbeat(files, layout)
             job = _ours(files, layout, name, simulated)
             return cls._recover(files, layout, job, lock, seal_rows, seal_bytes)
         except OSError as exc:
