@@ -277,7 +277,9 @@ def _say(text: str) -> None:
     from pipeline.progress import plain
 
     try:
-        click.echo("\n".join(plain(line) for line in text.split("\n")), err=True)
+        # Not by click, which swallows whatever is raised in the middle of it: a signal of ours, for one.
+        sys.stderr.write("\n".join(plain(line) for line in text.split("\n")) + "\n")
+        sys.stderr.flush()
     except OSError:
         _to_nowhere(2)  # the terminal is gone, or a pipe's reader: the run goes on, and nobody listens
 
@@ -389,7 +391,12 @@ def _watch(reader: Reader, *, as_json: bool) -> int:
     from pipeline.stop import signals_raise
 
     show: Callable[[dict[str, Any] | None], None]
-    with contextlib.suppress(RunPaused), signals_raise(), contextlib.ExitStack() as stack:
+    with contextlib.suppress(RunPaused), signals_raise() as raise_again, contextlib.ExitStack() as stack:
+
+        def sleep(seconds: float) -> None:
+            raise_again()
+            time.sleep(seconds)
+
         if as_json:
             show = _print_json
         elif obeys(sys.stdout, os.environ):
@@ -397,7 +404,7 @@ def _watch(reader: Reader, *, as_json: bool) -> int:
             show = lambda members: screen.show(watch_lines(members))  # noqa: E731
         else:
             show = lambda members: _print_lines([*watch_lines(members), ""])  # noqa: E731
-        follow(reader, show, time.sleep)
+        follow(reader, show, sleep)
     return 0
 
 

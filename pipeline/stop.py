@@ -82,14 +82,22 @@ def signals_to(stop: Stop) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_raise() -> Iterator[None]:
-    """Outside a loop (reading, planning, writing tables): a signal raises RunPaused at once, nothing is lost by it."""
+def signals_raise() -> Iterator[Callable[[], None]]:
+    """Outside a loop (reading, planning, writing tables): a signal raises RunPaused at once, nothing is lost by it.
+
+    Gives a step that raises it again: a library may swallow what is raised in the middle of its code."""
+    noted: list[int] = []
 
     def raise_paused(number: int, _frame: object) -> None:
+        noted.append(number)
         raise _paused(number)
 
+    def raise_again() -> None:
+        if noted:
+            raise _paused(noted[0])
+
     with _handled(raise_paused):
-        yield
+        yield raise_again
 
 
 @contextlib.contextmanager

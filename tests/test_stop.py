@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -96,3 +97,13 @@ def test_under_nohup_a_hangup_stops_nothing() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_a_library_swallowed_is_raised_again() -> None:
+    # One that came while a line was printed was lost there: the watcher went on for ever.
+    with pytest.raises(RunPaused, match="SIGTERM"), signals_raise() as raise_again:
+        raise_again()  # nothing so far
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise_again()
+        raise AssertionError("not reached")
