@@ -386,6 +386,7 @@ class _OneRun:
             statuses=statuses,
             kinds=kinds,
             unfetched=known.unfetched,
+            copies=plan.copies,
         )
 
     def _host(self) -> str:
@@ -603,7 +604,8 @@ def _expired(job: Job, count: int) -> str:
 
 def _starting(work: Work, job: Job) -> str:
     resumed = f", {work.done_before} are done" if work.done_before else ""
-    return f"{job.spec.name}: {work.to_send} of {work.rows} rows to send to {job.model.name}{resumed}"
+    copies = f", {work.copies} more are copies" if work.copies else ""
+    return f"{job.spec.name}: {work.to_send} of {work.rows} rows to send to {job.model.name}{resumed}{copies}"
 
 
 def allowed_failures(text: str, rows: int) -> float:

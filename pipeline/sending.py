@@ -105,6 +105,7 @@ class Work:
     renews: Callable[[int], bool] = lambda ordinal: False  # the row has an answer, which has expired
     statuses: Mapping[str, int] = field(default_factory=dict)  # of the rows that are not sent
     kinds: Mapping[str, int] = field(default_factory=dict)  # of those among them that had failed
+    copies: int = 0  # rows that share the request of another; not among ``rows``
     unfetched: Mapping[str, str] = field(default_factory=dict)  # texts whose links an earlier run did not come to
 
 

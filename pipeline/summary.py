@@ -15,10 +15,12 @@ from pipeline.drift import Drift
 from pipeline.evaluate import Evaluation
 from pipeline.ledger import Prices, Totals
 from pipeline.progress import money, plain, short_number
+from pipeline.records import Status
 from pipeline.storage.files import Files, write_whole
 
 NAME = "summary.json"
 FORMAT = 1
+_FLAGGED = (Status.TRUNCATED, Status.FILTERED, Status.REFUSAL, Status.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,14 @@ class Summary:
     def failed(self) -> int:
         return sum(self.failures.values())
 
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """Answers that came, by what is to be said of them: whether their rows were kept or failed for it."""
+        counts = {str(verdict): self.statuses.get(verdict, 0) + self.failures.get(verdict, 0) for verdict in _FLAGGED}
+        invalid = self.statuses.get(Status.INVALID_ANSWER, 0)  # a status of its own either way
+        empty = counts.pop(Status.EMPTY) + self.failures.get("empty_content", 0)
+        return {"ok": self.statuses.get(Status.OK, 0), **counts, "empty": empty, "invalid_answer": invalid}
+
     def members(self) -> dict[str, Any]:
         usage = self.totals.usage
         return {
@@ -69,6 +79,7 @@ class Summary:
             "rows": self.rows,
             "statuses": self.statuses,
             "failures": self.failures,
+            "verdicts": self.verdicts,
             "plan": self.plan,
             "rows_since_last_run": self.since_last_run,
             "rows_ended_this_run": self.ended_this_run,

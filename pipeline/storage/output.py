@@ -148,6 +148,8 @@ class Join:
         for frame, rows in self._slices(only_failed=True):
             lost = _lost(rows)
             records = self._records(rows.filter(lost), _RECORD).rename({"raw": "reply_excerpt"})
+            if COPY in rows.columns:
+                records = records.with_columns(*_free(rows.filter(lost)[COPY], attempts=0, billed=str(Billed.NO)))
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
             yield frame.filter(lost).hstack(failures.get_columns())
 
@@ -173,6 +175,8 @@ class Join:
             records = self._records(rows, _RECORD).with_columns(
                 (pl.col("ended_at") * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC"))
             )
+            if COPY in rows.columns:
+                records = records.with_columns(*_free(rows[COPY], attempts=0, latency_s=None))
             volatile = self._named(records.select(list(_VOLATILE)), _VOLATILE)
             yield volatile if id_column is None else frame.hstack(volatile.get_columns())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -336,3 +337,23 @@ def test_the_problems_of_a_long_answer_stay_short() -> None:
 
 def test_there_are_enough_malformed_answers() -> None:
     assert len({text for _, text, _ in [*REPAIRED, *INVALID]}) >= 100
+
+
+@pytest.mark.parametrize(
+    ("slip", "least"),
+    [
+        ("fence", 6),
+        ("prose", 4),
+        ("half a|cut within|breaks off|never end", 6),
+        ("capital", 3),
+        ("nobody asked for", 2),
+        ("quotes within quotes|apostrophe", 4),
+        ("NaN|nfinity", 3),
+        ("twice", 4),
+        ("look-alike|long s|full-width|zero-width|combining|Arabic", 6),
+        ("text for|as text|for true|for a number", 6),
+    ],
+)
+def test_every_kind_of_slip_is_among_them(slip: str, least: int) -> None:
+    names = [name for name, _, _ in [*AS_IS, *REPAIRED, *INVALID]]
+    assert sum(re.search(slip, name) is not None for name in names) >= least

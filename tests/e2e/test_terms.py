@@ -31,6 +31,7 @@ def test_an_answer_cut_off_fails_the_row_when_the_job_says_so_and_goes_again_on_
     done = job.run()
     assert done.returncode == 3, done.stderr
     assert job.summary()["failures"] == {"truncated": 6}
+    assert job.summary()["verdicts"]["truncated"] == 6
     results = job.results()
     assert set(results["status"]) == {"failed"}
     assert results["response"].null_count() == 0  # it is paid for
@@ -214,7 +215,8 @@ def test_copies_of_a_row_that_fails_fail_with_it(simulate: Simulate, new_job: Ne
     copies(job, 6, 2)
     assert job.run().returncode == 3
     assert endpoint.stats()["requests"] == 2
-    assert pl.read_parquet(job.out / "failed.parquet").height == 6
+    failed = pl.read_parquet(job.out / "failed.parquet")
+    assert failed["attempts"].to_list() == [1, 1, 0, 0, 0, 0]
 
 
 def test_asking_equal_rows_once_from_now_on_is_another_question(simulate: Simulate, new_job: NewJob) -> None:

@@ -51,6 +51,24 @@ def test_an_id_cannot_pass_for_another_id_and_question() -> None:
     assert len({*keys_of([("1", "1q"), ("11", "q")]), *keys_of([("1:", "q"), ("1", ":q")])}) == 4
 
 
+def shared_keys(*rows: tuple[str | None, str]) -> Keys:
+    keys = Keys(has_ids=rows[0][0] is not None, dedupe=True)
+    for row_id, question in rows:
+        keys.add(row_id, question.encode())
+    return keys
+
+
+def test_where_equal_requests_are_asked_once_neither_id_nor_place_is_in_the_key() -> None:
+    rows = ["q", "p", "q", "q", "p", "r"]
+    named = shared_keys(*((str(place), question) for place, question in enumerate(rows)))
+    assert [named.hex(place) for place in range(6)] == [shared_keys((None, question)).hex(0) for question in rows]
+    assert named.frame()["copy"].to_list() == [False, False, True, True, True, False]
+    # So a table without ids keeps the answers of its first rows when copies are no longer asked, or are again.
+    assert shared_keys((None, "q")).hex(0) == keys_of([(None, "q")])[0]
+    assert Keys(has_ids=True, dedupe=True).frame().columns == ["ordinal", "key", "copy"]
+    assert "copy" not in Keys(has_ids=True).frame().columns
+
+
 def test_a_key_is_the_same_in_every_process_and_version() -> None:
     """A change here buys every row of every job again."""
     assert keys_of([("a", "question")]) == ["8a4736d7a6852009e4ef161120e48f4b"]
