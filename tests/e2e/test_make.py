@@ -73,7 +73,7 @@ def labels(tmp_path: Path, simulate: Simulate) -> tuple[Workshop, Endpoint]:
     endpoint = simulate()
     for name in ("data", "jobs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("out"))
-    for spec in (tmp_path / "jobs").iterdir():
+    for spec in (tmp_path / "jobs").rglob("*.yaml"):
         spec.write_text(spec.read_text().replace("http://127.0.0.1:8808/v1", endpoint.base_url))
     (tmp_path / ".venv").symlink_to(sys.prefix)
     return Workshop(tmp_path, block("make", "# labels.mk")), endpoint
