@@ -76,7 +76,8 @@ class Sharing:
         self._over.set()
 
     def leave(self) -> None:
-        """At the end, when the loop does."""
+        """At the end, when the loop does not go on for long."""
+        self._over.set()
         self._leases.leave()
 
     async def _look(self) -> None:
@@ -84,9 +85,10 @@ class Sharing:
         try:
             shares = await asyncio.wait_for(in_thread(self._exchange(self._needs())), self._patience_s)
         except OSError as reason:  # a time-out is one
-            self._missed(reason)
+            if not self._over.is_set():
+                self._missed(reason)
             return
-        if not self._over.is_set():
+        if not self._over.is_set():  # else it has left meanwhile, and what it is told last is what it had
             self._shared_s = self._clock()
             self._keep_to(shares)
             self._note(shares)

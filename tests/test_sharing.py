@@ -176,3 +176,30 @@ def test_without_a_limit_there_is_nothing_to_share(tmp_path: Path) -> None:
     log.begin()
     assert start_sharing("http://127.0.0.1/v1", None, dict, lambda shares: None, log) is None
     assert os.listdir(tmp_path) == ["log"]
+
+
+class Slow(Leases):
+    """Looks when it is let."""
+
+    def __init__(self, home: str) -> None:
+        super().__init__(home, "http://127.0.0.1/v1", None, 1)
+        self.asked, self.let = threading.Event(), threading.Event()
+
+    def exchange(self, step: Step) -> None:
+        self.asked.set()
+        self.let.wait()
+        super().exchange(step)
+
+
+async def test_a_look_that_ends_after_the_job_has_left_changes_nothing(tmp_path: Path) -> None:
+    """Once it told a job that had just ended that it was alone, and its summary did not say whom it had shared with."""
+    leases = Slow(str(tmp_path / "home"))
+    job = Job(tmp_path / "home", leases=leases)
+    told = list(job.told)
+    going = asyncio.ensure_future(job.sharing.go())
+    await in_thread(leases.asked.wait)
+    job.sharing.leave()
+    leases.let.set()
+    async with asyncio.timeout(20):
+        await going
+    assert job.told == told
