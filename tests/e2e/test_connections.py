@@ -64,11 +64,15 @@ def crowded(size: int) -> Iterator[tuple[Crowd, Endpoint]]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         server.close()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(hang_up())
         loop.close()
+
+
+async def hang_up() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def run(job: JobFolder, limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
