@@ -47,6 +47,7 @@ DOORS = {
 PACKAGES = {
     "aiohttp": {
         "provider.client",
+        "provider.dial",
         "provider.fetch",
         "provider.faults",
         "provider._verdicts",

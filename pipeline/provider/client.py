@@ -22,6 +22,7 @@ import aiohttp
 from pipeline.errors import ProviderError, SpecError
 from pipeline.provider import faults, usage
 from pipeline.provider._body import parse
+from pipeline.provider.dial import Dialer
 from pipeline.provider.stream import Stream, written
 from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 
@@ -105,9 +106,7 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._concurrency, keepalive_timeout=_IDLE_S, ttl_dns_cache=_DNS_TTL_S
-            ),
+            connector=Dialer(limit=self._concurrency, keepalive_timeout=_IDLE_S, ttl_dns_cache=_DNS_TTL_S),
             headers=self._headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
