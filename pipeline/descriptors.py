@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pipeline.errors import SpecError
 
 FILES = 64
-"""Beside the connections: input, journal, parts, logs, attached files, event loop, threads. A run was seen with SEEN of
-them at most; the rest is for libraries that open some for a moment."""
+"""Beside the connections: input, journal, parts, logs, attached files, event loop, threads. A run was seen with 24
+of them at most; the rest is for libraries that open some for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
