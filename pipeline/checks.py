@@ -6,11 +6,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+from pipeline.descriptors import room
+from pipeline.descriptors import told as told_room
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
 from pipeline.run import CHECKPOINT, refuse_foreign
+from pipeline.sending import connections_each
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
@@ -40,6 +43,8 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     if job.spec.samples > 1 and job.model.params.get("temperature") == 0 and "seed" not in job.model.params:
         yield f"samples: model.temperature is 0, so all {job.spec.samples} samples of a row may well be the same"
     yield f"output: ok ({check_folder(job)})"
+    at_once = min(rows, job.spec.limits.concurrency)
+    yield f"connections: ok ({told_room(room(at_once, connections_each(job, served_here=False)))})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
     told = job.spec.notify

@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
-    | frozenset({"drift", "screen", "environment", "notify", "share"})
+    | frozenset({"drift", "screen", "environment", "notify", "share", "descriptors"})
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job", "linked", "sharing"}),
@@ -47,6 +47,8 @@ DOORS = {
 PACKAGES = {
     "aiohttp": {
         "provider.client",
+        "provider._eager",
+        "provider.dial",
         "provider.fetch",
         "provider.faults",
         "provider._verdicts",

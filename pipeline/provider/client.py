@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import io
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from pipeline.errors import ProviderError, SpecError
@@ -28,7 +26,9 @@ from pipeline.provider import faults, usage
 from pipeline.provider._body import parse
 from pipeline.provider._eager import FAR_S, request_class
 from pipeline.provider.deadline import Deadlines
+from pipeline.provider.dial import Dialer, Resolver
 from pipeline.provider.stream import Stream, written
+from pipeline.provider.turns import Turns
 from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 
 # Servers drop idle connections after 2 s (gunicorn), 5 s (uvicorn, Node) or more, and a POST sent in that very moment
@@ -59,23 +59,6 @@ class _Got(NamedTuple):
     body: bytes
     begun: bool = False  # words of an answer had come
     late: bool = False  # cut off by the time-out
-
-
-class _Resolver(AbstractResolver):
-    """The system's way, within the time that connecting may take."""
-
-    def __init__(self, within_s: float) -> None:
-        self._within_s = within_s
-        self._inner = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        async with asyncio.timeout(self._within_s):
-            return await self._inner.resolve(host, port, family)
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 class Client:
@@ -126,7 +109,7 @@ class Client:
         self._clock = clock
         self._wall_clock = wall_clock
         # Waiting for one of the pool's connections would count into the time-out; waiting here does not.
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = Turns(concurrency)
         self._names: dict[str, str | None] = {}
         self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -138,11 +121,11 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=Dialer(
+                resolver=Resolver(self._connect_s),
                 limit=self._concurrency,
                 keepalive_timeout=_IDLE_S,
                 ttl_dns_cache=_DNS_TTL_S,
-                resolver=_Resolver(self._connect_s),
             ),
             request_class=self._request_class,
             headers=self._headers,
@@ -171,9 +154,13 @@ class Client:
 
     async def send(self, call: ApiCall) -> ApiReply:
         """One attempt. Raises nothing but ``ProviderError`` (and ``CancelledError``, as it came)."""
-        async with self._places:
+        if not self._places.take():
+            await self._places.wait()
+        try:
             started = self._clock()
             got = await self._exchange(call)
+        finally:
+            self._places.give_back()
         latency_s = self._clock() - started
         self._usual_s += (latency_s - self._usual_s) / 8
         if isinstance(got, ProviderError):
