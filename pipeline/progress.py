@@ -36,10 +36,13 @@ class View:
 
 @dataclass(slots=True)
 class Rate:
-    """Rows a second over the last minute of this run."""
+    """Rows a second over the last minute of this run, which begins now with none."""
 
     clock: Callable[[], float] = time.monotonic
     _points: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._points.append((self.clock(), 0))
 
     def update(self, done: int) -> float:
         now = self.clock()

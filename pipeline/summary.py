@@ -128,7 +128,9 @@ class Summary:
         lines = [f"{self.job}: {rows} rows: {counts or 'none'}"]
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items(), key=lambda i: -i[1]))
-            lines.append(f"  failed: {kinds}; see {os.path.join(self.folder, 'failed.parquet')}")
+            # The tables of a run that did not finish are those of an earlier one, if there are any.
+            where = os.path.join(self.folder, "failed.parquet") if self.finished else "them with `pipeline failures`"
+            lines.append(f"  failed: {kinds}; see {where}")
         usage = self.totals.usage
         maybe = f", {self.totals.maybe_billed} more may have been billed" if self.totals.maybe_billed else ""
         unknown = f", {self.totals.unreported} without token counts" if self.totals.unreported else ""

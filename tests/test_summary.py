@@ -65,9 +65,10 @@ def test_a_person_reads_counts_kinds_tokens_money_and_where_the_results_are(tmp_
     assert str(tmp_path / "results.parquet") in text
 
 
-def test_results_are_named_only_when_they_were_written(tmp_path: Path) -> None:
+def test_tables_are_named_only_when_they_were_written(tmp_path: Path) -> None:
     lines = summary(tmp_path, finished=False, message="stopped by SIGTERM").lines()
-    assert not any("results.parquet" in line for line in lines)
+    assert not any(".parquet" in line for line in lines)
+    assert "  failed: 2 content_policy; see them with `pipeline failures`" in lines
     assert lines[-1].strip() == "stopped by SIGTERM"
 
 
