@@ -79,7 +79,7 @@ def test_nothing_to_compare_is_unknown_and_not_nought() -> None:
 
 
 def test_gold_that_was_typed_by_hand_is_the_label_it_means_and_the_figures_say_so() -> None:
-    """Gold of 'Positive' and 'NEUTRAL' beside answers of 'positive' and 'neutral' was an accuracy of 0, without a word."""
+    """Gold of 'Positive' beside answers of 'positive' was an accuracy of 0, without a word of why."""
     found = evaluate(
         {
             ("Positive", "positive"): 4,

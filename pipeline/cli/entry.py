@@ -14,7 +14,8 @@ import click
 
 from pipeline import __version__
 from pipeline.cli import look, send, serve, start
-from pipeline.cli.options import EXIT_CODES
+from pipeline.cli.given import change_directory
+from pipeline.cli.options import EXIT_CODES, folder_option
 from pipeline.cli.say import open_streams, say, to_nowhere
 from pipeline.errors import OF_THE_USER, PipelineError
 
@@ -32,8 +33,10 @@ class _Verbs(click.Group):
     cls=_Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="pipeline")
-def cli() -> None:
+@folder_option
+def cli(directory: str | None) -> None:
     """Send a table of prompts through a language model, and get a table of answers back."""
+    change_directory(directory)
 
 
 for _verb in (*send.VERBS, *look.VERBS, *serve.VERBS, *start.VERBS):

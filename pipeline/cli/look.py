@@ -12,7 +12,7 @@ import click
 
 from pipeline.cli.given import api_key, job_of, read_env_file
 from pipeline.cli.looking import json_option, looking, show
-from pipeline.cli.options import env_file_option, refresh_option
+from pipeline.cli.options import RETRY_FAILED, env_file_option, refresh_option
 from pipeline.cli.say import print_json, print_lines, say
 from pipeline.errors import CheckpointError, SpecError
 
@@ -46,7 +46,7 @@ def preview(spec: JobSpec, count: int, full: bool) -> int:
 
 
 @looking
-@click.option("--retry-failed", is_flag=False, flag_value="all", metavar="[KIND]", help="As for run.")
+@click.option(RETRY_FAILED, is_flag=False, flag_value="all", metavar="[KIND]", help="As for run.")
 @refresh_option
 @json_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")

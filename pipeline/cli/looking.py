@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli.given import change_directory, load
-from pipeline.cli.options import folder_option, job_argument, set_option
+from pipeline.cli.options import JobCommand, folder_option, job_argument, set_option
 from pipeline.cli.say import print_json, print_lines
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, one object a line.")
@@ -24,7 +24,7 @@ def looking(verb: Callable[..., int]) -> click.Command:
         change_directory(directory)
         return verb(load(job_file, overrides, flags.pop("limit", None)), **flags)
 
-    return click.command()(job_argument(set_option(folder_option(load_first))))
+    return click.command(cls=JobCommand)(job_argument(set_option(folder_option(load_first))))
 
 
 def show(objects: Iterable[Any], lines: Sequence[str], *, as_json: bool) -> None:

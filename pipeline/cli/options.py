@@ -20,6 +20,22 @@ Exit codes:
   130  second Ctrl-C: run it again
 """
 
+RETRY_FAILED = "--retry-failed"
+_JOB_ENDINGS = (".yaml", ".yml", ".json")
+
+
+class JobCommand(click.Command):
+    """A verb that takes a JOB. ``--retry-failed JOB`` means every kind: the name of a file is no kind of failure."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        following = [*args[1:], ""]
+        spelled = [
+            f"{word}=all" if word == RETRY_FAILED and after.endswith(_JOB_ENDINGS) else word
+            for word, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, spelled)
+
+
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 job_argument = click.argument("job_file", metavar="JOB", type=click.Path(path_type=Path))
@@ -48,7 +64,7 @@ def run_options(verb: Verb) -> Verb:
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
             click.option("--max-minutes", type=click.FloatRange(min=0), metavar="M", help="Stop after M minutes (75)."),
             click.option(
-                "--retry-failed",
+                RETRY_FAILED,
                 is_flag=False,
                 flag_value="all",
                 metavar="[KIND]",

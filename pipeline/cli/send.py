@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.given import api_key, change_directory, load, may_be_simulated, read_env_file, shares
-from pipeline.cli.options import EXIT_CODES, env_file_option, run_options
+from pipeline.cli.options import EXIT_CODES, JobCommand, env_file_option, run_options
 from pipeline.cli.say import say
 from pipeline.errors import PipelineError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.summary import Summary
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=JobCommand, epilog=EXIT_CODES)
 @run_options
 @env_file_option
 def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
@@ -42,7 +42,7 @@ def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
         return summary.exit_code
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(cls=JobCommand, epilog=EXIT_CODES)
 @click.option("--latency", default=0.05, show_default=True, metavar="SECONDS", help="Of the simulator's answers.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND=SHARE", help="Faults of the simulator: mixed=0.05")
 @run_options

@@ -25,6 +25,8 @@ def init(target: Path | None) -> int:
     """A commented starter job: to FILE, or to stdout."""
     from pipeline.spec import starter
 
+    if target is not None and target.is_dir():
+        raise SpecError(f"{target} is a folder; name the file to write, such as {target / 'my-job.yaml'}")
     text = starter(target.stem if target else "my-job")
     if target is None:
         click.echo(text, nl=False)
