@@ -67,6 +67,7 @@ def _go(
     key: Callable[[], str | None],
     lock: Lock | None = None,
 ) -> Summary:
+    from pipeline.checks import doubts
     from pipeline.job import Job
     from pipeline.run import Options
     from pipeline.run import run as run_job
@@ -80,11 +81,14 @@ def _go(
         max_minutes=flags["max_minutes"],
         simulated=simulated,
     )
+    job, saying = Job(spec), _saying(flags)
+    for line in doubts(job):
+        saying(line)
     summary = run_job(
-        Job(spec),
+        job,
         key,
         options,
-        say=_saying(flags),
+        say=saying,
         display=lambda: None if quiet or as_json or flags["no_progress"] else _display(),
         echo=_echo(quiet) if as_json else None,
         lock=lock,

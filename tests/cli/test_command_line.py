@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +66,26 @@ def test_a_starter_in_place_of_a_folder_is_refused_with_a_name_that_works(
     assert call(["init", str(job)]) == 2
     assert str(job / "my-job.yaml") in capsys.readouterr().err
     assert call(["init", str(job / "my-job.yaml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("Is it good? {text}", ["{text} is sent as it stands; the column's value is written {{ text }}"]),
+        ("Is it good?", ["no column is used, so every row asks the very same"]),
+        ("{text} is {{ text }}", []),
+        ('Answer as {"label": ...}: {{ text }}', []),
+    ],
+)
+def test_a_prompt_that_forgets_the_row_is_told_before_it_is_paid(
+    job: Path, capsys: pytest.CaptureFixture[str], prompt: str, told: list[str]
+) -> None:
+    """``{text}`` bought the same answer for every row, and nobody said a word."""
+    spec = SPEC.replace('"{{ text }}"', json.dumps(prompt))
+    (job / "job.yaml").write_text(spec)
+    for verb in ("check", "rehearse"):
+        assert call([verb, "-C", str(job), "job.yaml"]) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prompts: ")]
+        doubts = [line for line in said if not line.startswith("prompts: ok")]
+        assert len(doubts) == len(told)
+        assert all(word in line for word, line in zip(told, doubts, strict=True))
