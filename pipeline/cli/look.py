@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @looking
 @env_file_option
 def check(spec: JobSpec, env_file: str | None) -> int:
-    """Everything that can be known without sending: spec, input, columns, templates, output folder, key."""
+    """Everything that can be known without sending. Spec, input, columns, templates, output folder, key."""
     from pipeline.checks import check as check_job
 
     read_env_file(env_file)
@@ -37,7 +37,7 @@ def check(spec: JobSpec, env_file: str | None) -> int:
 @click.option("-n", "count", default=3, show_default=True, type=click.IntRange(min=0), help="Rows to show.")
 @click.option("--full", is_flag=True, help="Show the content of attachments whole.")
 def preview(spec: JobSpec, count: int, full: bool) -> int:
-    """The exact request bodies that would be sent, one JSON object a line."""
+    """The exact request bodies that would be sent. One JSON object a line."""
     from pipeline.look import previews
 
     for shown in previews(job_of(spec), count, full=full):
@@ -51,7 +51,7 @@ def preview(spec: JobSpec, count: int, full: bool) -> int:
 @json_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 def plan(spec: JobSpec, retry_failed: str | None, refresh_expired: bool, as_json: bool) -> int:
-    """Rows done, new, changed, failed, expired, removed; and the tokens, money and time that the rest would take."""
+    """What a run would do, and what it would take. Rows done, new, changed, failed, expired, removed; tokens, money, time."""
     from pipeline.look import forecast
     from pipeline.tell import forecast_lines, forecast_members
 
@@ -108,7 +108,7 @@ def _watch(reader: Reader, *, as_json: bool) -> int:
 @looking
 @click.option("--no-wait", is_flag=True, help="Leave as soon as the run has been told.")
 def stop(spec: JobSpec, no_wait: bool) -> int:
-    """Stop a run that goes on: it draws no more rows, and writes down what is paid for. Waits until it has ended."""
+    """Let a run finish what is paid for, and end. It draws no more rows; waits until it has ended."""
     from pipeline.halt import halt
 
     halt(spec.output.path, wait=not no_wait, say=say)
@@ -131,7 +131,7 @@ def failures(spec: JobSpec, as_json: bool) -> int:
 @click.option("--to", "target", required=True, metavar="FILE", help="A .csv, .parquet or .jsonl file.")
 @click.option("--raw-csv", is_flag=True, help="Leave text that a spreadsheet would run as a formula as it is.")
 def export(spec: JobSpec, target: str, raw_csv: bool) -> int:
-    """Results as csv, parquet or jsonl; also while a run goes on, with the rest as pending."""
+    """Results as csv, parquet or jsonl. Also while a run goes on, with the rest as pending."""
     from pipeline.look import export as export_results
 
     rows = export_results(job_of(spec), target, guard_formulas=not raw_csv)
@@ -142,7 +142,7 @@ def export(spec: JobSpec, target: str, raw_csv: bool) -> int:
 @looking
 @json_option
 def evaluate(spec: JobSpec, as_json: bool) -> int:
-    """The answers held against gold labels: accuracy, kappa, precision and recall, confusion matrix."""
+    """The answers held against gold labels. Accuracy, kappa, precision and recall, confusion matrix."""
     from pipeline.look import evaluation
 
     found = evaluation(job_of(spec))
@@ -153,7 +153,7 @@ def evaluate(spec: JobSpec, as_json: bool) -> int:
 @looking
 @click.option("--to", "target", metavar="FILE", help="An .html file; default: report.html in the job's folder.")
 def report(spec: JobSpec, target: str | None) -> int:
-    """One HTML page that needs no network: progress, latency, money, labels, gold, failures, drift. At any time."""
+    """One HTML page that needs no network. Progress, latency, money, labels, gold, failures, drift; at any time."""
     try:
         from pipeline.report import write
     except ModuleNotFoundError as exc:

@@ -47,7 +47,7 @@ def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
 @click.option("--fault", "faults", multiple=True, metavar="KIND=SHARE", help="Faults of the simulator: mixed=0.05")
 @run_options
 def rehearse(job_file: Path, latency: float, faults: tuple[str, ...], **flags: Any) -> int:
-    """The same run against the embedded simulator, into OUTPUT/rehearsal: no key, no cost, nothing sent outside."""
+    """The same run against the embedded simulator. Into OUTPUT/rehearsal: no key, no cost, nothing sent outside."""
     from pipeline.job import rehearsed
     from pipeline.simulator import Settings
     from pipeline.simulator.background import in_background

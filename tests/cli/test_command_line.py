@@ -89,3 +89,8 @@ def test_a_prompt_that_forgets_the_row_is_told_before_it_is_paid(
         doubts = [line for line in said if not line.startswith("prompts: ok")]
         assert len(doubts) == len(told)
         assert all(word in line for word, line in zip(told, doubts, strict=True))
+
+
+def test_the_menu_says_what_each_verb_does_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
