@@ -51,7 +51,7 @@ def preview(spec: JobSpec, count: int, full: bool) -> int:
 @json_option
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 def plan(spec: JobSpec, retry_failed: str | None, refresh_expired: bool, as_json: bool) -> int:
-    """What a run would do, and what it would take. Rows done, new, changed, failed, expired, removed; tokens, money, time."""
+    """What a run would do, and what it would take. Rows of each kind; tokens, money and time."""
     from pipeline.look import forecast
     from pipeline.tell import forecast_lines, forecast_members
 
