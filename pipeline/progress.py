@@ -66,7 +66,7 @@ def describe(view: View, rate: float) -> str:
     parts = [f"{done}{of} rows", f"{rate:.1f} rows/s", f"{short_number(view.tokens)} tokens", money(view.cost_usd)]
     parts.append(f"{view.failed} failed")
     left = seconds_left(view, rate)
-    if left is not None and left > 0:
+    if left is not None and left > 0 and not view.note:
         parts.append(f"{short_time(left)} left")
     if view.note:
         parts.append(view.note)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,10 @@ class Clock:
 
 def test_one_line_tells_rows_rate_tokens_money_failures_and_time() -> None:
     assert describe(VIEW, 10.0) == "400/1000 rows, 10.0 rows/s, 123.5k tokens, $1.23, 7 failed, 1m00s left"
+
+
+def test_a_run_that_stops_does_not_say_when_the_rest_would_be_done() -> None:
+    assert describe(replace(VIEW, note="stopping"), 10.0).endswith("7 failed, stopping")
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
