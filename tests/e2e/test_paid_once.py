@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gate import gated
-from tests.e2e.later import later
+from tests.e2e.later import later, start_later
 from tests.e2e.rig import Endpoint, JobFolder, ended, wait_until
 from tests.e2e.scripted import Said, says, scripted
 
@@ -247,3 +247,39 @@ def test_columns_that_are_named_as_ours_come_out_as_they_went_in(simulate: Simul
     right = [gold.strip().lower() == said for gold, said in results.select("sentiment", "llm_sentiment").rows()]
     assert (told["compared"], told["without_gold"]) == (5, 1)
     assert told["accuracy"] == pytest.approx(sum(right) / 5)
+
+
+def test_a_refresh_of_copies_asks_once_for_all_of_them(tmp_path: Path) -> None:
+    word = "old"
+    with scripted(lambda body: says(word)) as server:
+        job = JobFolder(tmp_path, server.base_url, more={"expire": "30d", "dedupe": True})
+        job.rows([{"id": f"r{n}", "text": f"text {n % 2}"} for n in range(6)])
+        assert later(job, 0).returncode == 0
+        assert len(server.asked) == 2
+        word = "new"
+        plan = json.loads(later(job, 40, "plan", "--refresh-expired", "--json").stdout)["plan"]
+        assert (plan["expired_again"], plan["to_send"], plan["copies"]) == (2, 2, 4)
+        assert later(job, 40).returncode == 0
+        assert len(server.asked) == 2
+        assert later(job, 40, "run", "--refresh-expired").returncode == 0
+        assert len(server.asked) == 4
+        assert job.results()["response"].to_list() == ["new"] * 6
+
+
+def test_a_killed_refresh_of_samples_keeps_the_samples_that_it_has_renewed(tmp_path: Path) -> None:
+    with gated(6) as (gate, server):
+        job = JobFolder(tmp_path, server.base_url, concurrency=2, more={"expire": "30d", "samples": 3})
+        job.number_of_rows(2)
+        assert later(job, 0).returncode == 0
+        gate.passing = 2  # of the three new samples of the first row
+        process = start_later(job, 40, "run", "--refresh-expired")
+        wait_until(lambda: gate.waiting == 1, "the third new sample of the first row")
+        process.kill()
+        ended(process)
+        gate.opened.set()
+        assert len(server.asked) == 6 + 3
+        assert later(job, 40).returncode == 0  # a plain run buys nothing
+        assert len(server.asked) == 9
+        assert later(job, 41, "run", "--refresh-expired").returncode == 0
+        assert len(server.asked) == 9 + 1 + 3
+        assert json.loads(later(job, 41, "plan", "--json").stdout)["plan"]["expired"] == 0
