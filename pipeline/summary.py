@@ -121,6 +121,16 @@ class Summary:
         except (OSError, ValueError, TypeError):
             return {}
 
+    @staticmethod
+    def last_failures(folder: str) -> dict[str, int] | None:
+        """Failed rows of the last run's input by kind; None when no summary tells."""
+        try:
+            with open(os.path.join(folder, NAME), "rb") as file:
+                found = orjson.loads(file.read())["failures"]
+            return {str(kind): int(rows) for kind, rows in found.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
     def lines(self) -> list[str]:
         """For people."""
         rows = "an unknown number of" if self.rows is None else str(self.rows)

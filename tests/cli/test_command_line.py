@@ -94,3 +94,19 @@ def test_a_prompt_that_forgets_the_row_is_told_before_it_is_paid(
 def test_the_menu_says_what_each_verb_does_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["--help"]) == 0
     assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
+def test_failures_of_an_earlier_question_are_not_said_to_be_sent_again(
+    simulate: Callable[..., Endpoint], new_job: Callable[..., JobFolder]
+) -> None:
+    """The folder remembers what failed under another model; ``--retry-failed model_not_found`` sent nothing."""
+    endpoint = simulate(models=("right",))
+    job = new_job(endpoint, model="wrong")
+    job.rows([{"id": "a", "text": "x"}, {"id": "b", "text": ""}])
+    assert job.run().returncode == 4
+    assert "kept; --retry-failed model_not_found sends" in job.run("failures").stdout
+    job.model = "right"
+    assert job.run().returncode == 3
+    told = job.run("failures").stdout.splitlines()
+    assert "1 x model_not_found (of an earlier question, or of rows that are gone; not sent)" in told
+    assert "1 x invalid_input (kept; --retry-failed invalid_input sends)" in told
