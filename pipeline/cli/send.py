@@ -71,6 +71,7 @@ def _go(
     from pipeline.job import Job
     from pipeline.run import Options
     from pipeline.run import run as run_job
+    from pipeline.storage.layout import Layout
 
     quiet, as_json = flags["quiet"], flags["log_format"] == "json"
     options = Options(
@@ -82,6 +83,8 @@ def _go(
         simulated=simulated,
     )
     job, saying = Job(spec), _saying(flags)
+    if lock is not None and not os.path.lexists(Layout(os.path.dirname(lock.path)).job):
+        key()  # a first run cannot do without one: told before a folder is made that looks like a job's
     for line in doubts(job):
         saying(line)
     summary = run_job(
