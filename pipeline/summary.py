@@ -141,6 +141,11 @@ class Summary:
             # The tables of a run that did not finish are those of an earlier one, if there are any.
             where = os.path.join(self.folder, "failed.parquet") if self.finished else "them with `pipeline failures`"
             lines.append(f"  failed: {kinds}; see {where}")
+        gone = self.since_last_run.get("gone", 0)
+        if gone:
+            lines.append(
+                f"  {gone} rows of the last run are gone from the input, or ask something else now; their answers are kept"
+            )
         usage = self.totals.usage
         maybe = f", {self.totals.maybe_billed} more may have been billed" if self.totals.maybe_billed else ""
         unknown = f", {self.totals.unreported} without token counts" if self.totals.unreported else ""
