@@ -143,9 +143,8 @@ class Summary:
             lines.append(f"  failed: {kinds}; see {where}")
         gone = self.since_last_run.get("gone", 0)
         if gone:
-            lines.append(
-                f"  {gone} rows of the last run are gone from the input, or ask something else now; their answers are kept"
-            )
+            what = "gone from the input, or ask something else now; their answers are kept"
+            lines.append(f"  {gone} rows of the last run are {what}")
         usage = self.totals.usage
         maybe = f", {self.totals.maybe_billed} more may have been billed" if self.totals.maybe_billed else ""
         unknown = f", {self.totals.unreported} without token counts" if self.totals.unreported else ""
