@@ -14,15 +14,18 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "pipeline"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"records"}),
+    frozenset({"records", "loop"}),
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
     | frozenset({"drift", "screen", "environment", "notify", "share"})
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job", "linked", "sharing"}),
-    frozenset({"plan", "sending", "comparison"}),
+    frozenset({"summary", "job", "linked", "sharing", "work"}),
+    frozenset({"plan", "comparison", "wired"}),
+    frozenset({"onerun", "asking"}),
+    frozenset({"before", "seen"}),
+    frozenset({"after", "sending"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
     frozenset({"tell", "checks", "report"}),
@@ -55,12 +58,12 @@ PACKAGES = {
     },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "plan", "run", "look", "status", "report.gather"},
+    "polars": {"storage", "plan", "before", "look", "status", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},
     "tqdm": {"progress"},
-    "uvloop": {"run", "cli", "simulator"},
+    "uvloop": {"loop", "cli", "simulator"},
     "yaml": {"spec"},
     "jsonschema": {"answers"},
     "markupsafe": {"report.page"},
