@@ -17,6 +17,7 @@ from pipeline.noticed import Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate
 from pipeline.provider.ask import Wire, ask, invalid, unexpected
+from pipeline.provider.till import Till
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.sharing import Sharing, start_sharing
@@ -25,7 +26,7 @@ from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
 from pipeline.watch import Watch
 from pipeline.wired import address_of, fetcher_of, limits_of, purses_of
-from pipeline.work import INPUT_CHANGED, Counts, Work, unchanged
+from pipeline.work import INPUT_CHANGED, Counts, Rows, Work, unchanged
 
 READERS = 4
 """Threads that read attached files. More would only hold more of them in memory before their turn."""
@@ -55,7 +56,10 @@ class Asking:
         display: Display | None,
         stop: Stop,
         drain_s: float = DRAIN_S,
+        rows: Rows | None = None,
+        till: Till | None = None,
     ) -> None:
+        """``rows``: other than those of the whole input; ``till``: of a budget that several processes share."""
         self.job = job
         self.checkpoint = checkpoint
         self.keys = keys
@@ -74,7 +78,7 @@ class Asking:
             job.form.told = self._form_changed
         self.watch = Watch(spec.endpoint.base_url, job.model.name)
         self._faults_of_ours = 0
-        self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
+        self._feed: Rows = rows or Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._rate = Rate()
         self._noticed = Noticed(job.model.name, log.warning)
         self._met = False  # the first reply has told who answers
@@ -88,6 +92,7 @@ class Asking:
             self.pool.answer_awaited,
             lambda: stop.stopping,
             purses_of(job, ledger.before),
+            till,
         )
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
         self.sharing: Sharing | None = None

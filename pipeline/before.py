@@ -38,7 +38,9 @@ class Before(OneRun):
         snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
         # Files may change before their row is sent: then its key, made of what was there, is not made again.
         # Which rows are copies, all the keys together tell.
-        if not len(snapshot) and not job.attach.reads_files and not job.spec.dedupe:
+        # In several processes a key can be made where the row is rendered, if it depends on no other row.
+        alone = self.options.processes == 1 or job.spec.input.id is not None
+        if not len(snapshot) and not job.attach.reads_files and not job.spec.dedupe and alone:
             keys = no_keys(job)
             plan = Plan.fresh(rows)
             return Known(fingerprint, keys, plan, None, Totals(), rows, True, since_last_run(plan, None, None))

@@ -29,6 +29,7 @@ class Options:
     drain_s: float = DRAIN_S
     simulated: bool | None = False  # None: a loopback endpoint, its first reply will tell
     refresh_expired: bool = False
+    processes: int = 1
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pipeline import comparison
 from pipeline.after import After
 from pipeline.before import Before
+from pipeline.crew.captain import Crew, lanes_for, refuse_in_several
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, StorageError
 from pipeline.job import Job
@@ -21,7 +22,7 @@ from pipeline.onerun import Known, allowed_failures
 from pipeline.onerun import Options as Options
 from pipeline.plan import Finished, Wish
 from pipeline.progress import Display
-from pipeline.runlog import Echo, RunLog
+from pipeline.runlog import LOG, Echo, RunLog
 from pipeline.sending import Sending
 from pipeline.stop import Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
@@ -34,8 +35,6 @@ from pipeline.storage.published import settle_time
 from pipeline.summary import NAME as SUMMARY
 from pipeline.summary import Summary
 from pipeline.work import INPUT_CHANGED, Work, words
-
-LOG = "run.log"
 
 
 def run(
@@ -55,6 +54,8 @@ def run(
     began, clock = time.time(), time.monotonic()
     files = files or Files()
     allowed_failures(options.max_failed, 0)
+    if options.processes > 1:
+        refuse_in_several(job)
     wish = Wish.of(job, began, options.retry_failed, refresh_expired=options.refresh_expired)
     refuse_foreign(job.folder)
     with signals_raise():
@@ -148,7 +149,9 @@ class _OneRun(Before, After):
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def _send(self, known: Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop) -> Sending:
+    def _send(
+        self, known: Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop
+    ) -> Sending | Crew:
         self._begin_log(key)
         self.checkpoint.update(question=self.job.question, finished=None)
         if self.checkpoint.in_doubt:
@@ -163,7 +166,37 @@ class _OneRun(Before, After):
         if ignored:
             self.log.warning("proxy_ignored", variables=ignored)
         display = new_display()
-        sending = Sending(
+        sending = self._sending(known, work, key, display, stop)
+        try:
+            self._until_sealed(sending, stop)
+        finally:
+            if display is not None:
+                display.close(sending.view() if sending.counts.ended else None)
+        self.limits_found = dict(sending.found())
+        self.not_renewed = sending.counts.not_renewed
+        self.checkpoint.heartbeat(sending.heartbeat("ending"))
+        return sending
+
+    def _sending(
+        self, known: Known, work: Work, key: str | None, display: Display | None, stop: Stop
+    ) -> Sending | Crew:
+        lanes = lanes_for(self.options.processes, self.job, work)
+        if lanes > 1:
+            return Crew(
+                self.job,
+                self.checkpoint,
+                known.keys,
+                work,
+                lanes=lanes,
+                makes_keys=known.standing is None,
+                key=key,
+                before=known.before,
+                log=self.log,
+                display=display,
+                stop=stop,
+                drain_s=self.options.drain_s,
+            )
+        return Sending(
             self.job,
             self.checkpoint,
             known.keys,
@@ -175,17 +208,8 @@ class _OneRun(Before, After):
             stop=stop,
             drain_s=self.options.drain_s,
         )
-        try:
-            self._until_sealed(sending, stop)
-        finally:
-            if display is not None:
-                display.close(sending.view() if sending.counts.ended else None)
-        self.limits_found = dict(sending.wire.found())
-        self.not_renewed = sending.counts.not_renewed
-        self.checkpoint.heartbeat(sending.heartbeat("ending"))
-        return sending
 
-    def _until_sealed(self, sending: Sending, stop: Stop) -> None:
+    def _until_sealed(self, sending: Sending | Crew, stop: Stop) -> None:
         try:
             run_loop(sending.go(self._seconds_left()))
         except BaseException:

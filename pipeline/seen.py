@@ -46,6 +46,10 @@ class Seen(Asking):
             "limits": {**self.wire.found(), "requests_per_minute_given": self.job.spec.limits.requests_per_minute},
         }
 
+    def found(self) -> dict[str, float | None]:
+        """The limits as they were found."""
+        return self.wire.found()
+
     def _recorded(self) -> dict[str, object]:
         """Of all runs, as a look into the checkpoint has it; a row that goes again counts once it has ended."""
         totals = self.ledger.totals()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
 from pipeline.noticed import Gap
 from pipeline.progress import Display
 from pipeline.records import Billed
 from pipeline.seen import Seen
-from pipeline.stop import signals_to
+from pipeline.stop import SIGNALS, signals_to
 from pipeline.work import words
 
 HEARTBEAT_S = 2.0
@@ -21,6 +22,8 @@ CUT_OFF = ProviderError("cut off by the end of the run; it may have been billed"
 
 class Sending(Seen):
     """One run's rows on their way. ``go`` returns when all have ended or the stop has; it raises nothing but bugs."""
+
+    heeds: Sequence[signal.Signals] = SIGNALS
 
     # -- the whole run ---------------------------------------------------------------------------------------------
 
@@ -32,7 +35,7 @@ class Sending(Seen):
         self.checkpoint.start(lambda: _soon(loop, self._disk_failed))
         if max_s is not None:
             loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
-        with signals_to(self.stop), self._clockwork():
+        with signals_to(self.stop, self.heeds), self._clockwork():
             async with self.wire, self._linked:
                 try:
                     await self.pool.alone(self._fetch(self.work.unfetched))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.errors import PipelineError, ProviderError, RunPaused
 from pipeline.records import ApiReply, Outcome, Row
@@ -57,6 +57,16 @@ class Work:
     kinds: Mapping[str, int] = field(default_factory=dict)  # of those among them that had failed
     copies: int = 0  # rows that share the request of another; not among ``rows``
     unfetched: Mapping[str, str] = field(default_factory=dict)  # texts whose links an earlier run did not come to
+
+
+class Rows(Protocol):
+    """Where the workers draw from."""
+
+    async def draw(self) -> Row | None: ...
+
+    def give_up(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 def unchanged(batches: Iterator[list[Row]], changed: Callable[[], object]) -> Iterator[list[Row]]:

@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"onerun", "asking"}),
     frozenset({"before", "seen"}),
     frozenset({"after", "sending"}),
+    frozenset({"crew"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
     frozenset({"tell", "checks", "report"}),
@@ -36,8 +37,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases"},
-    "provider": {"ask", "budget", "fetch"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"},
+    "provider": {"ask", "budget", "fetch", "till"},
+    "crew": {"captain"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
