@@ -108,19 +108,24 @@ class Crew(Told):
             finally:
                 if self.sharing is not None:
                     self.sharing.leave()
-                for mate in self.mates:
-                    if mate.line is not None:
-                        mate.line.close()
-                    else:
-                        mate.end.close()
-                for answer in self._answers:
-                    answer.cancel()
+                await self._dismiss()
                 await self._feed.close()
                 self.log.count()
                 if self._till is not None:
                     self._till.close()
                     os.close(self._page)
         self._judge()
+
+    async def _dismiss(self) -> None:
+        """None of them writes any more when it returns, but after a hurried end: they have the lock, too."""
+        for answer in self._answers:
+            answer.cancel()
+        for mate in self.mates:
+            mate.hang_up()
+        if not self.stop.hurried:
+            for mate in self.mates:
+                if not mate.gone:
+                    await mate.buried()
 
     def _muster(self) -> None:
         for lane in range(self.lanes):
@@ -214,6 +219,8 @@ class Crew(Told):
                     self._deal()
             case Said():
                 self.log.event(message.level, message.event, aloud=message.aloud, **message.members)
+                if message.event == "answer_mode" and self.display is not None:
+                    self.display.say(str(message.members["message"]))
             case Reason():
                 self.stop.because(message.error())
             case Going():

@@ -39,6 +39,13 @@ class Mate:
         if self.line is not None:
             self.line.send(message)
 
+    def hang_up(self) -> None:
+        """It ends what is in flight, and itself."""
+        if self.line is not None:
+            self.line.close()
+        else:
+            self.end.close()
+
     async def buried(self) -> None:
         """Wait for its end, and note what it died of, if it did."""
         code = await in_thread(self.process.wait)

@@ -16,6 +16,7 @@ from pipeline.records import ApiReply, Row
 from pipeline.storage.keys import KEY_BYTES, Keys
 
 AHEAD_S = 0.2
+MEASURED_S = 0.1
 LEAST = 8
 MOST = 500
 
@@ -56,11 +57,10 @@ class Portion:
 
     def _ask(self) -> None:
         if not self._asked:
-            now = self._clock()
-            per_s = self._drawn / max(now - self._since_s, 0.001)
-            self._drawn, self._since_s = 0, now
-            # Twice as many as before at most: the workers' first draws come all at once, and tell no rate.
-            self._least = int(min(max(per_s * AHEAD_S, LEAST), 2 * self._least, MOST))
+            span_s = self._clock() - self._since_s
+            if span_s >= MEASURED_S:  # the workers' first draws come all at once, and tell no rate
+                self._least = int(min(max(self._drawn / span_s * AHEAD_S, LEAST), MOST))
+                self._drawn, self._since_s = 0, self._since_s + span_s
             self._asked = True
             self._send(Wants(self._least))
 
