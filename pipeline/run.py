@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from pipeline import comparison
 from pipeline.after import After
 from pipeline.before import Before
-from pipeline.crew.captain import Crew, lanes_for, refuse_in_several
+from pipeline.crew.captain import Crew
+from pipeline.crew.size import lanes_for, refuse_in_several
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, StorageError
 from pipeline.job import Job

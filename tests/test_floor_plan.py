@@ -39,7 +39,7 @@ DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
     | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"},
     "provider": {"ask", "budget", "fetch", "till"},
-    "crew": {"captain"},
+    "crew": {"captain", "size"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},

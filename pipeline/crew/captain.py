@@ -14,17 +14,16 @@ import os
 from collections.abc import Iterator, Mapping
 
 from pipeline.crew.dealing import Dealing
+from pipeline.crew.handout import Handout
 from pipeline.crew.line import Line
 from pipeline.crew.mate import Mate, start
 from pipeline.crew.told import Told, limits_given
-from pipeline.crew.words import Begin, Block, Ended, Going, Halt, KeepTo, Kept, Made, Pulse, Reason, Said, Wants
-from pipeline.errors import PipelineError, RunPaused, SpecError
-from pipeline.feed import Feed
+from pipeline.crew.words import Begin, Ended, Going, Halt, KeepTo, Kept, Made, Pulse, Reason, Said, Wants
+from pipeline.errors import PipelineError, RunPaused
 from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.progress import Display
 from pipeline.provider.till import Till, new_page
-from pipeline.records import Row
 from pipeline.runlog import RunLog
 from pipeline.sending import HEARTBEAT_S
 from pipeline.share import Share
@@ -33,7 +32,7 @@ from pipeline.stop import DRAIN_S, Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
 from pipeline.wired import purses_of
-from pipeline.work import INPUT_CHANGED, Work, unchanged, words
+from pipeline.work import Work, words
 
 GRACE_S = 30.0
 """So much longer than the drain a hand may take to end by itself."""
@@ -63,21 +62,16 @@ class Crew(Told):
     ) -> None:
         """``makes_keys``: nobody has listed them; the hands make them, one block after the other."""
         super().__init__(job, checkpoint, work, before, log, stop)
-        self.keys = keys
         self.lanes = lanes
         self.display = display
         self.drain_s = drain_s
         self.exhausted = False
         self.files_changed = False
         self._key = key
-        self._makes_keys = makes_keys
-        self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
-        self._door = asyncio.Lock()  # a block is of rows that follow each other
-        self._drawn = False  # all rows are handed out
+        self._handout = Handout(job, keys, work, log, stop, makes_keys=makes_keys)
         self._going = asyncio.Event()
         self._tasks: set[asyncio.Future[None]] = set()
         self._answers: set[asyncio.Future[None]] = set()
-        self._unmade: list[tuple[int, int]] = []  # rows whose keys went with a hand: first ordinal, and how many
         self.dealing = Dealing(limits_given(job))
         self._page = new_page(lanes) if purses_of(job, before) else -1
         self._till = Till(os.dup(self._page), lanes) if self._page >= 0 else None
@@ -109,7 +103,7 @@ class Crew(Told):
                 if self.sharing is not None:
                     self.sharing.leave()
                 await self._dismiss()
-                await self._feed.close()
+                await self._handout.close()
                 self.log.count()
                 if self._till is not None:
                     self._till.close()
@@ -139,8 +133,11 @@ class Crew(Told):
         for mate in self.mates:
             if mate.died:
                 self.stop.because(self._loss(mate))
-        self.exhausted = self._drawn and all(mate.exhausted or not mate.begun for mate in self.mates)
-        self._make_up()
+        self.exhausted = self._handout.drawn and all(mate.exhausted or not mate.begun for mate in self.mates)
+        try:
+            self._handout.make_up()
+        except PipelineError as reason:
+            self.stop.because(reason)
 
     def _loss(self, mate: Mate) -> RunPaused:
         return RunPaused(
@@ -148,27 +145,13 @@ class Crew(Told):
             "held stay pending. The same command goes on where it stopped"
         )
 
-    def _make_up(self) -> None:
-        """The keys that a dead hand did not give back: its answers are recorded under them."""
-        wanted = sorted(self._unmade)
-        if not wanted or self.work.changed():
-            return
-        alone = Keys(has_ids=True)
-        last = max(start + count for start, count in wanted)
-        for batch in self.job.source.rows(self.job.used, wanted[0][0]):
-            for row in batch:
-                if any(start <= row.ordinal < start + count for start, count in wanted):
-                    self.keys.place(row.ordinal, bytes.fromhex(alone.add(row.id, self.job.asked(row))))
-            if batch and batch[-1].ordinal >= last:
-                return
-
     # -- one hand --------------------------------------------------------------------------------------------------
 
     async def _attend(self, mate: Mate, first_segment: int) -> None:
         mate.line = await Line.over(mate.end)
         if mate.lane:
             await self._going.wait()
-        if self.stop.stopping or (mate.lane and self._drawn):
+        if self.stop.stopping or (mate.lane and self._handout.drawn):
             mate.line.close()  # it has not begun, and need not
             mate.ended = mate.exhausted = True
         else:
@@ -207,8 +190,7 @@ class Crew(Told):
                 self._answers.add(answer := asyncio.ensure_future(self._answer(mate, message.rows)))
                 answer.add_done_callback(self._answers.discard)
             case Made():
-                mate.making.pop(message.start, None)
-                self.keys.place(message.start, message.keys)
+                self._handout.made(mate, message)
             case Pulse():
                 mate.pulse = message
                 self.dealing.wants(mate.lane, message.needs)
@@ -231,7 +213,7 @@ class Crew(Told):
     def _lost(self, mate: Mate) -> None:
         """It has ended, or died."""
         self.dealing.leave(mate.lane)
-        self._unmade += mate.making.items()
+        self._handout.lost(mate)
         if self._till is not None:
             self._till.bury(mate.lane)
         if mate.died:
@@ -242,43 +224,7 @@ class Crew(Told):
         self._deal()
 
     async def _answer(self, mate: Mate, most: int) -> None:
-        mate.send(await self._block(mate, most))
-
-    async def _block(self, mate: Mate, most: int) -> Block:
-        async with self._door:
-            rows = await self._rows(most)
-            if self._makes_keys:
-                if rows:
-                    mate.making[rows[0].ordinal] = len(rows)
-                return Block(rows)
-        keys = [self.keys.hex(row.ordinal) for row in rows]
-        return Block(
-            rows,
-            keys,
-            frozenset(row.ordinal for row in rows if self.work.again(row.ordinal)),
-            frozenset(row.ordinal for row in rows if self.work.renews(row.ordinal)),
-            {key: self.work.kept[key] for key in keys if key in self.work.kept},
-        )
-
-    async def _rows(self, most: int) -> list[Row]:
-        """The next of the input; none when there are no more, or the run is stopping."""
-        rows: list[Row] = []
-        try:
-            while len(rows) < most and not self.stop.stopping:
-                row = await self._feed.draw()
-                if row is None:
-                    self._drawn = not self.stop.stopping
-                    break
-                rows.append(row)
-        except PipelineError as reason:  # the table turned out to be damaged, or was edited
-            self.stop.because(reason)
-        except Exception as fault:  # noqa: BLE001 - what is in flight is paid for: a bug stops the run, and cuts off nothing
-            self.log.error("fault_of_ours", fault)
-            self.stop.because(PipelineError("a fault of this tool struck while the input was read; see run.log"))
-        if not self._makes_keys and any(row.ordinal >= len(self.keys) for row in rows):
-            self.stop.because(RunPaused(INPUT_CHANGED))
-            return []
-        return rows
+        mate.send(await self._handout.block(mate, most))
 
     # -- limits ----------------------------------------------------------------------------------------------------
 
@@ -315,7 +261,7 @@ class Crew(Told):
 
     def _hurry(self) -> None:
         self._tell_all(hurry=True)
-        self._feed.give_up()
+        self._handout.give_up()
         asyncio.get_running_loop().call_later(HURRY_S, self._leave)
 
     def _leave(self) -> None:
@@ -355,18 +301,3 @@ class Crew(Told):
             self.log.tick()
             self.checkpoint.heartbeat(self.heartbeat())
             await asyncio.sleep(HEARTBEAT_S)
-
-
-def refuse_in_several(job: Job) -> None:
-    """Raises SpecError for a job that one process alone can run."""
-    if job.attach.reads_files:
-        raise SpecError(
-            "--processes: a job that attaches local files runs in one process, which watches that the files stay as "
-            "they are; nothing was sent. Leave --processes out"
-        )
-
-
-def lanes_for(processes: int, job: Job, work: Work) -> int:
-    """How many hands there is something to do for: each has a row at least, and may have one in flight."""
-    rows = processes if work.to_send is None else work.to_send
-    return max(1, min(processes, rows, job.spec.limits.concurrency))
