@@ -46,8 +46,8 @@ class Portion:
         while not self._rows:
             if self._over:
                 return None
-            self._ask()
             self._arrived.clear()
+            self._ask()
             await self._arrived.wait()
         self._drawn += 1
         row = self._rows.popleft()
