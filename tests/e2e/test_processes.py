@@ -16,6 +16,7 @@ from pipeline.storage.lock import held
 from tests.e2e.gate import gated
 from tests.e2e.rig import CANARY_KEY, DEADLINE_S, Endpoint, JobFolder, ended, wait_until
 from tests.e2e.scripted import says, scripted
+from tests.pictures import png
 
 Simulate = Callable[..., Endpoint]
 NewJob = Callable[..., JobFolder]
@@ -71,6 +72,28 @@ def test_the_results_are_those_of_one_process(simulate: Simulate, new_job: NewJo
     job.more["output"] = "out"
     assert job.run("run").returncode == 0, "the rows are known to one process, too"
     assert endpoint.stats()["requests"] == 1600
+
+
+def test_typed_answers_samples_and_streams_are_those_of_one_process(simulate: Simulate, new_job: NewJob) -> None:
+    endpoint = simulate()
+    job = new_job(endpoint)
+    job.number_of_rows(120)
+    more = {
+        "answer": {"fields": {"sentiment": ["positive", "negative", "neutral"], "confidence": "number"}},
+        "samples": 3,
+        "endpoint": {"base_url": endpoint.base_url, "stream": True},
+    }
+    job.more = {**more, "prices": {"input": 1.0, "output": 2.0}, "limits": {"concurrency": 16, **FAST}}
+    done = job.run(*TWO)
+    assert done.returncode == 0, done.stderr
+    table, summary = (job.out / "results.parquet").read_bytes(), job.summary()
+    assert summary["requests_billed"] == 360
+    job.more["output"] = "alone"
+    assert job.run("run").returncode == 0
+    assert (job.folder / "alone" / "results.parquet").read_bytes() == table
+    alone = json.loads((job.folder / "alone" / "summary.json").read_bytes())
+    for name in ("statuses", "tokens", "cost_usd", "requests", "requests_billed"):
+        assert alone[name] == summary[name], name
 
 
 def test_a_row_that_is_asked_for_all_is_asked_once(simulate: Simulate, new_job: NewJob) -> None:
@@ -359,3 +382,33 @@ def test_rows_without_an_answer_are_told_by_whom(new_job: NewJob) -> None:
         (told,) = events(job, "row_failed")
         assert told["process"] in (1, 2)
         assert told["ordinal"] == 7
+
+
+def test_what_answers_link_to_is_fetched_by_whoever_has_the_answer_and_once(new_job: NewJob) -> None:
+    with scripted(lambda body: says(f"here it is: {server.base_url}/{len(server.asked)}.png")) as server:
+        server.show = lambda path: (200, "image/png", png(int(path.rpartition("/")[2].removesuffix(".png"))))
+        job = new_job(server.endpoint, more={"media": {"download": True}})
+        job.number_of_rows(60)
+        done = job.run(*TWO)
+        assert done.returncode == 0, done.stderr
+        assert len(server.asked) == len({path for path, _ in server.fetched}) == 60
+        results = job.results()
+        assert all(len(paths) == 1 and (job.out / paths[0]).is_file() for paths in results["media"])
+        assert job.run(*TWO).returncode == 0
+        assert len(server.fetched) == 60
+
+
+def test_a_kept_reply_is_not_bought_again(new_job: NewJob) -> None:
+    """Two of three samples are there when all are killed: the next run asks for the third alone."""
+    with gated(61) as (gate, server):
+        job = new_job(server.endpoint, more={"samples": 3, "limits": {"concurrency": 4, **FAST}})
+        job.number_of_rows(40)
+        process = subprocess.Popen(job.command(*TWO), cwd=job.folder, env=job.environment(), process_group=0)
+        wait_until(lambda: gate.waiting == 4, "all places")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not held(str(job.out / "checkpoint" / "LOCK")), "the lock")
+        gate.opened.set()
+        assert job.run(*TWO).returncode == 0
+        # Three for each row, and what was in flight once more.
+        assert len(server.asked) == 120 + 4
