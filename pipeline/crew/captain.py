@@ -164,9 +164,8 @@ class Crew(Told):
 
     def _beginning(self, mate: Mate, first_segment: int) -> Begin:
         each, more = divmod(self.job.spec.limits.concurrency, self.lanes)
-        limits = self.job.spec.limits.model_copy(
-            update={"concurrency": each + (mate.lane < more), "share": False},
-        )
+        part = {"concurrency": each + (mate.lane < more), "share": False}
+        limits = self.job.spec.limits.model_copy(update=part)
         alone = mate.lane == 0
         return Begin(
             spec=self.job.spec.model_copy(update={"limits": limits}),
@@ -218,6 +217,8 @@ class Crew(Told):
             self._till.bury(mate.lane)
         if mate.died:
             self.log.error("process_died", process=mate.lane + 1, pid=mate.process.pid, of=mate.died)
+            if self.display is not None:
+                self.display.say(str(self._loss(mate)))
             if not self._going.is_set() or all(other.gone for other in self.mates):
                 self.stop.because(self._loss(mate))
         self._going.set()

@@ -17,6 +17,10 @@ def refuse_in_several(job: Job) -> None:
 
 
 def lanes_for(processes: int, job: Job, work: Work) -> int:
-    """How many hands there is something to do for: each has a row at least, and may have one in flight."""
+    """How many hands there is something to do for: each has a row at least, a place for it in flight, and a request a
+    second of a limit that the spec names."""
+    limits = job.spec.limits
     rows = processes if work.to_send is None else work.to_send
-    return max(1, min(processes, rows, job.spec.limits.concurrency))
+    per_minute = limits.requests_per_minute
+    paced = processes if per_minute is None else int(per_minute / 60)
+    return max(1, min(processes, rows, limits.concurrency, paced))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -412,3 +413,24 @@ def test_a_kept_reply_is_not_bought_again(new_job: NewJob) -> None:
         assert job.run(*TWO).returncode == 0
         # Three for each row, and what was in flight once more.
         assert len(server.asked) == 120 + 4
+
+
+def test_a_run_of_two_processes_is_one_of_two_that_share_an_allowance(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    endpoint = simulate(requests_per_minute=600, window="bucket", burst=20)
+    jobs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        job = JobFolder(
+            tmp_path / name, endpoint.base_url, more={"limits": {"concurrency": 8, "requests_per_minute": 600}}
+        )
+        job.number_of_rows(60)
+        jobs.append(job)
+    running = [jobs[0].start(*TWO), jobs[1].start("run")]
+    wait_until(lambda: all(events(job, "sharing") for job in jobs), "both to know of each other")
+    assert [ended(process)[0] for process in running] == [0, 0]
+    assert endpoint.stats()["requests"] == 120, "not one was refused"
+    assert [line["jobs"] for line in events(jobs[1], "sharing")][:1] == [2], "two jobs, and not three"
+    assert jobs[0].summary()["limits_found"]["jobs_sharing"] in (1, 2)
