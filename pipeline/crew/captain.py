@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pipeline.crew.dealing import Dealing
 from pipeline.crew.handout import Handout
@@ -25,9 +25,8 @@ from pipeline.ledger import Totals
 from pipeline.progress import Display
 from pipeline.provider.till import Till, new_page
 from pipeline.runlog import RunLog
-from pipeline.sending import HEARTBEAT_S
 from pipeline.share import Share
-from pipeline.sharing import Sharing, start_sharing
+from pipeline.sharing import start_sharing
 from pipeline.stop import DRAIN_S, Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
@@ -61,9 +60,8 @@ class Crew(Told):
         drain_s: float = DRAIN_S,
     ) -> None:
         """``makes_keys``: nobody has listed them; the hands make them, one block after the other."""
-        super().__init__(job, checkpoint, work, before, log, stop)
+        super().__init__(job, checkpoint, work, before, log, stop, display)
         self.lanes = lanes
-        self.display = display
         self.drain_s = drain_s
         self.exhausted = False
         self.files_changed = False
@@ -75,7 +73,6 @@ class Crew(Told):
         self.dealing = Dealing(limits_given(job))
         self._page = new_page(lanes) if purses_of(job, before) else -1
         self._till = Till(os.dup(self._page), lanes) if self._page >= 0 else None
-        self.sharing: Sharing | None = None
         if job.spec.limits.share:
             self.sharing = start_sharing(job.spec.endpoint.base_url, key, self.dealing.needs, self._keep_to, log)
 
@@ -276,29 +273,3 @@ class Crew(Told):
             if mate.begun:
                 mate.send(halt)
         self._going.set()
-
-    # -- what others see -------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _clockwork(self) -> Iterator[None]:
-        tasks = [asyncio.ensure_future(self._beat())]
-        if self.display is not None:
-            tasks.append(asyncio.ensure_future(self._show(self.display)))
-        if self.sharing is not None:
-            tasks.append(asyncio.ensure_future(self.sharing.go()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _show(self, display: Display) -> None:
-        while True:
-            await asyncio.sleep(display.every_s)
-            display.show(self.view())
-
-    async def _beat(self) -> None:
-        while True:
-            self.log.tick()
-            self.checkpoint.heartbeat(self.heartbeat())
-            await asyncio.sleep(HEARTBEAT_S)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import nlargest
 
 from pipeline.crew.mate import Mate
 from pipeline.job import Job
 from pipeline.ledger import Totals, totals_members
-from pipeline.progress import Rate, View, as_members
+from pipeline.progress import Display, Rate, View, as_members
 from pipeline.runlog import RunLog
 from pipeline.seen import SLOWEST, added
+from pipeline.sending import HEARTBEAT_S
 from pipeline.share import Share
+from pipeline.sharing import Sharing
 from pipeline.stop import Stop
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.work import Counts, Work
@@ -24,13 +28,24 @@ _ADDED = ("concurrency", "in_flight", "waiting", "requests_per_minute_now", "pau
 class Told:
     """The hands, and the face that the run shows."""
 
-    def __init__(self, job: Job, checkpoint: Checkpoint, work: Work, before: Totals, log: RunLog, stop: Stop) -> None:
+    def __init__(
+        self,
+        job: Job,
+        checkpoint: Checkpoint,
+        work: Work,
+        before: Totals,
+        log: RunLog,
+        stop: Stop,
+        display: Display | None,
+    ) -> None:
         self.job = job
         self.checkpoint = checkpoint
         self.work = work
         self.before = before
         self.log = log
         self.stop = stop
+        self.display = display
+        self.sharing: Sharing | None = None
         self.mates: list[Mate] = []
         self.run_shares: Mapping[str, Share] = {}
         self._rate = Rate()
@@ -108,6 +123,32 @@ class Told:
             **jobs,
             **shares,
         }
+
+    # -- every few seconds ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _clockwork(self) -> Iterator[None]:
+        tasks = [asyncio.ensure_future(self._beat())]
+        if self.display is not None:
+            tasks.append(asyncio.ensure_future(self._show(self.display)))
+        if self.sharing is not None:
+            tasks.append(asyncio.ensure_future(self.sharing.go()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _show(self, display: Display) -> None:
+        while True:
+            await asyncio.sleep(display.every_s)
+            display.show(self.view())
+
+    async def _beat(self) -> None:
+        while True:
+            self.log.tick()
+            self.checkpoint.heartbeat(self.heartbeat())
+            await asyncio.sleep(HEARTBEAT_S)
 
 
 def limits_given(job: Job) -> dict[str, float]:
