@@ -18,6 +18,7 @@ from tests.e2e.gate import gated
 from tests.e2e.rig import CANARY_KEY, DEADLINE_S, Endpoint, JobFolder, ended, wait_until
 from tests.e2e.scripted import says, scripted
 from tests.pictures import png
+from tests.rigs.kill_loop import one_job
 
 Simulate = Callable[..., Endpoint]
 NewJob = Callable[..., JobFolder]
@@ -47,13 +48,17 @@ def gone(pid: int) -> bool:
         return True
 
 
-def working(job: JobFolder) -> int:
-    """How many hands have rows in flight or behind them, as the run itself tells it."""
+def heartbeat(job: JobFolder) -> dict[str, Any]:
     try:
-        told: int = json.loads((job.out / "checkpoint" / "status.json").read_bytes())["processes"]
-    except (OSError, ValueError, KeyError):
-        return 0
+        told: dict[str, Any] = json.loads((job.out / "checkpoint" / "status.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
     return told
+
+
+def working(job: JobFolder) -> int:
+    """How many hands have begun and not ended, as the run itself tells it."""
+    return int(heartbeat(job).get("processes", 0))
 
 
 @pytest.mark.parametrize("ids", ["id", None])
@@ -255,6 +260,18 @@ def test_a_misspelt_model_costs_one_request(simulate: Simulate, new_job: NewJob)
     assert endpoint.stats()["requests"] == 1
 
 
+def test_the_others_wait_for_the_first_answer(new_job: NewJob) -> None:
+    with gated(0) as (gate, server):
+        job = new_job(server.endpoint)
+        job.number_of_rows(50)
+        process = job.start("run", "--processes", "3")
+        wait_until(lambda: heartbeat(job).get("in_flight") == 1, "the first request to be told of")
+        assert (working(job), len(server.asked)) == (1, 1)
+        gate.opened.set()
+        assert ended(process)[0] == 0
+        assert len(server.asked) == 50
+
+
 def test_a_refusal_in_one_of_them_is_the_end_of_the_run(simulate: Simulate, new_job: NewJob) -> None:
     endpoint = simulate(latency_s=0.01, balance_requests=400)
     job = new_job(endpoint, more={"limits": {"concurrency": 16, **FAST}})
@@ -434,3 +451,11 @@ def test_a_run_of_two_processes_is_one_of_two_that_share_an_allowance(
     assert endpoint.stats()["requests"] == 120, "not one was refused"
     assert [line["jobs"] for line in events(jobs[1], "sharing")][:1] == [2], "two jobs, and not three"
     assert jobs[0].summary()["limits_found"]["jobs_sharing"] in (1, 2)
+
+
+def test_killed_at_random_moments_whoever_it_is_nothing_is_lost_and_nothing_invented() -> None:
+    """The short form of the kill loop."""
+    tally = one_job(seed=5, rows=600, kills_left=3, processes=2, victim="any")
+    assert not tally.broken()
+    assert tally.kills == 3
+    assert (tally.acknowledged_lost, tally.invented, tally.duplicates) == (0, 0, 0)

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -92,6 +92,32 @@ def test_two_processes_at_once_never_pass_the_limit(page: int, killed: bool, tmp
     with open(bill, "rb") as file:
         billed = sum(map(int, file.read().split()))
     assert LIMIT - 14 <= billed <= LIMIT
+
+
+class Slow(Till):
+    """Says when it has read the page, and takes its time before it writes."""
+
+    def __init__(self, page: int, slots: int, slot: int, told: int) -> None:
+        super().__init__(page, slots, slot)
+        self._told = told
+
+    def _write(self, slot: int, amounts: Sequence[tuple[float, float]]) -> None:
+        os.write(self._told, b"read")
+        time.sleep(0.2)
+        super()._write(slot, amounts)
+
+
+def test_nobody_reserves_while_another_adds_up(page: int) -> None:
+    heard, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        answer = Slow(page, 2, 0, told).reserve([(LIMIT, 600.0)])
+        os._exit(0 if answer is Answer.YES else 1)
+    assert os.read(heard, 4) == b"read"
+    assert Till(os.dup(page), 2, 1).reserve([(LIMIT, 600.0)]) is Answer.LATER
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(heard)
+    os.close(told)
 
 
 async def test_a_budget_waits_for_what_other_processes_may_give_back(page: int) -> None:
