@@ -455,7 +455,7 @@ def test_a_run_of_two_processes_is_one_of_two_that_share_an_allowance(
 
 def test_killed_at_random_moments_whoever_it_is_nothing_is_lost_and_nothing_invented() -> None:
     """The short form of the kill loop."""
-    tally = one_job(seed=5, rows=600, kills_left=3, processes=2, victim="any")
+    tally = one_job(seed=5, rows=1200, kills_left=3, processes=2, victim="any")
     assert not tally.broken()
     assert tally.kills == 3
     assert (tally.acknowledged_lost, tally.invented, tally.duplicates) == (0, 0, 0)
