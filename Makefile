@@ -51,6 +51,7 @@ torture: $(INSTALLED) ## the long crash rigs: faults at every call, power cuts, 
 	$(BIN)/python -m tests.rigs.promises schedules 20
 	$(BIN)/python -m tests.rigs.promises pairs 100
 	$(BIN)/python -m tests.rigs.kill_loop --kills 1000
+	$(BIN)/python -m tests.rigs.kill_loop --kills 300 --processes 2
 
 bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, waiting, many connections, memory (BENCH="--only many")
 	$(BIN)/python -m tests.bench $(BENCH)

@@ -14,7 +14,7 @@ from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
 from pipeline.run import CHECKPOINT, refuse_foreign
-from pipeline.sending import connections_each
+from pipeline.wired import connections_each
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout

@@ -109,5 +109,9 @@ class Ledger:
 
     def totals(self) -> Totals:
         """All runs of the job so far, this one included."""
+        return self.before + self.now()
+
+    def now(self) -> Totals:
+        """What this process has spent."""
         usage = Usage(self.prompt_tokens, self.completion_tokens, None, self.cached_tokens)
-        return self.before + Totals(self.attempts, self.billed, self.maybe_billed, usage, self.unreported)
+        return Totals(self.attempts, self.billed, self.maybe_billed, usage, self.unreported)

@@ -14,16 +14,16 @@ from typing import Any
 import orjson
 import polars as pl
 
+from pipeline.after import evaluated
 from pipeline.errors import CheckpointError, SpecError, StorageError
 from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.plan import Finished, Plan, Wish, kept_keys, list_keys, make, stand
 from pipeline.records import Usage
-from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout
+from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 
+LOG = "run.log"
 FILE_MODE = 0o600
 KEPT = 10
 """Older logs that stay."""
@@ -79,6 +80,13 @@ class RunLog:
                 fd = os.open(self._path, _FLAGS, FILE_MODE)
             self._fd = fd
             self._release()
+
+    def join(self) -> None:
+        """Add to the log that is there, which another process has begun. Raises nothing."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._fd = os.open(self._path, _FLAGS, FILE_MODE)
+                self._release()
 
     def event(self, level: str, event: str, *, aloud: Mapping[str, Any] | None = None, **members: Any) -> None:
         """``aloud``: members for who listens alone, because they may quote a prompt or an answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import PipelineError, RunPaused
@@ -16,10 +16,10 @@ DRAIN_S = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _heeded() -> dict[signal.Signals, Any]:
+def _heeded(numbers: Sequence[signal.Signals] = SIGNALS) -> dict[signal.Signals, Any]:
     """The signals that stop a run, with their handlers until now; not SIGHUP under ``nohup``, which says so."""
-    found = {number: signal.getsignal(number) for number in SIGNALS}
-    if found[signal.SIGHUP] is signal.SIG_IGN:
+    found = {number: signal.getsignal(number) for number in numbers}
+    if found.get(signal.SIGHUP) is signal.SIG_IGN:
         del found[signal.SIGHUP]
     return {number: signal.SIG_DFL if handler is None else handler for number, handler in found.items()}
 
@@ -67,10 +67,10 @@ class Stop:
 
 
 @contextlib.contextmanager
-def signals_to(stop: Stop) -> Iterator[None]:
+def signals_to(stop: Stop, numbers: Sequence[signal.Signals] = SIGNALS) -> Iterator[None]:
     """Inside a running loop: SIGINT, SIGTERM and SIGHUP drain, a second one leaves at once."""
     loop = asyncio.get_running_loop()
-    before = _heeded()
+    before = _heeded(numbers)
     for number in before:
         loop.add_signal_handler(number, stop.signalled, number.name)
     try:

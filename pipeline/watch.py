@@ -37,6 +37,15 @@ class Watch:
         self.settled = False
         """A canary has told what it can; until then the next row goes alone."""
 
+    @property
+    def over(self) -> bool:
+        """A row has come out well: there is nothing to watch for any more."""
+        return self._over
+
+    def end(self) -> None:
+        """Another process of this run has seen a row come out well."""
+        self._over = self.settled = True
+
     def canary(self, outcome: Outcome, *, again: bool = False) -> PipelineError | None:
         """Why the run should end after a row that went alone, None when it should go on."""
         failed = outcome.status is Status.FAILED

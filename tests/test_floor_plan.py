@@ -15,15 +15,19 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "pipeline"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"records"}),
+    frozenset({"records", "loop"}),
     frozenset({"errors", "ledger"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
     | frozenset({"drift", "screen", "environment", "notify", "share", "descriptors"})
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
-    frozenset({"summary", "job", "linked", "sharing"}),
-    frozenset({"plan", "sending", "comparison"}),
+    frozenset({"summary", "job", "linked", "sharing", "work"}),
+    frozenset({"plan", "comparison", "wired"}),
+    frozenset({"onerun", "asking"}),
+    frozenset({"before", "seen"}),
+    frozenset({"after", "sending"}),
+    frozenset({"crew"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
     frozenset({"tell", "checks", "report"}),
@@ -34,8 +38,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases"},
-    "provider": {"ask", "budget", "fetch"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"},
+    "provider": {"ask", "budget", "fetch", "till"},
+    "crew": {"captain", "size"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
     "answers": {""},
@@ -59,12 +64,12 @@ PACKAGES = {
     },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "plan", "run", "look", "status", "report.gather"},
+    "polars": {"storage", "plan", "before", "look", "status", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},
     "tqdm": {"progress"},
-    "uvloop": {"run", "simulator"},
+    "uvloop": {"loop", "simulator"},
     "yaml": {"spec"},
     "jsonschema": {"answers"},
     "markupsafe": {"report.page"},

@@ -80,6 +80,7 @@ def _go(
         refresh_expired=flags["refresh_expired"],
         max_failed=flags["max_failed"],
         max_minutes=flags["max_minutes"],
+        processes=flags["processes"],
         simulated=simulated,
     )
     job, saying = Job(spec), _saying(flags)

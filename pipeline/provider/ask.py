@@ -20,6 +20,7 @@ from pipeline.provider.budget import Budget, Purse, tokens_of
 from pipeline.provider.client import Client
 from pipeline.provider.limiter import Limiter
 from pipeline.provider.retry import retry
+from pipeline.provider.till import Till
 from pipeline.records import (
     NO_USAGE,
     ApiCall,
@@ -127,6 +128,7 @@ class Wire:
         awaiting: Callable[[], AbstractContextManager[None]],
         stopping: Callable[[], bool],
         purses: Sequence[Purse] = (),
+        till: Till | None = None,
     ) -> None:
         self._client = Client(
             base_url=address.base_url,
@@ -150,7 +152,7 @@ class Wire:
         )
         sent = marked(self._client.send, witness, awaiting, stopping)
         self.send: Send = retry(
-            Budget(purses).keep(self._limiter.limit(sent)),
+            Budget(purses, till).keep(self._limiter.limit(sent)),
             max_attempts=limits.max_attempts,
             max_wait_s=limits.max_wait_s,
             max_in_doubt=limits.max_in_doubt,

@@ -9,11 +9,16 @@ fits. An attempt that may have been billed, and told no tokens, stays reserved f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import BudgetSpent, ProviderError
+from pipeline.provider.till import Answer, Till
 from pipeline.records import ApiCall, ApiReply, Billed, Send, Usage
+
+LOOK_EVERY_S = 0.05
+"""How often is looked whether other processes have settled what they had reserved."""
 
 
 @dataclass(slots=True)
@@ -32,10 +37,12 @@ class Purse:
 
 
 class Budget:
-    """Shared by all rows of a run; no purse, no budget."""
+    """Shared by all rows of a run; no purse, no budget. ``till``: by other processes, too."""
 
-    def __init__(self, purses: Sequence[Purse]) -> None:
+    def __init__(self, purses: Sequence[Purse], till: Till | None = None) -> None:
         self.purses = tuple(purses)
+        self._till = till
+        self._before = [purse.spent for purse in purses]
         self._in_flight = 0
         self._door = asyncio.Lock()  # first come, first served: a small attempt never overtakes a big one
         self._settled = asyncio.Event()
@@ -64,14 +71,28 @@ class Budget:
 
     async def _reserve(self, amounts: list[float]) -> None:
         async with self._door:
-            while not all(map(Purse.fits, self.purses, amounts)):
-                if not self._in_flight:
+            while (answer := self._take(amounts)) is not Answer.YES:
+                if not self._in_flight and answer is Answer.NO:
                     raise BudgetSpent(self._why(amounts))
                 self._settled.clear()
-                await self._settled.wait()
+                if self._till is None:
+                    await self._settled.wait()
+                else:  # nobody tells what other processes settle
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._settled.wait(), LOOK_EVERY_S)
+
+    def _take(self, amounts: list[float]) -> Answer:
+        """Reserve them all, or nothing."""
+        if self._till is None:
+            answer = Answer.YES if all(map(Purse.fits, self.purses, amounts)) else Answer.NO
+        else:
+            tills = zip(self.purses, self._before, amounts, strict=True)
+            answer = self._till.reserve([(purse.limit - before, amount) for purse, before, amount in tills])
+        if answer is Answer.YES:
             self._in_flight += 1
             for purse, amount in zip(self.purses, amounts, strict=True):
                 purse.reserved += amount
+        return answer
 
     def _settle(self, amounts: list[float], usage: Usage | None, billed: Billed) -> None:
         self._in_flight -= 1
@@ -80,13 +101,19 @@ class Budget:
             if billed is not Billed.NO:
                 known = None if usage is None else purse.actual(usage)
                 purse.spent += amount if known is None else known
+        if self._till is not None:
+            spent = [purse.spent - before for purse, before in zip(self.purses, self._before, strict=True)]
+            self._till.settle([(now, purse.reserved) for now, purse in zip(spent, self.purses, strict=True)])
         self._settled.set()
 
     def _why(self, amounts: list[float]) -> str:
-        purse, amount = next((p, a) for p, a in zip(self.purses, amounts, strict=True) if not p.fits(a))
+        others = [0.0] * len(amounts) if self._till is None else self._till.of_others()
+        shorts = [(p, a, o) for p, a, o in zip(self.purses, amounts, others, strict=False) if not p.fits(a + o)]
+        purse, amount, elsewhere = shorts[0] if shorts else (self.purses[0], amounts[0], others[0])
         return (
-            f"the budget is spent: {purse.spent:,.6g} of {purse.limit:,.6g} {purse.unit}, and the next request could "
-            f"cost up to {amount:,.6g}. Raise budget.{purse.unit} or be content; the other rows stay pending"
+            f"the budget is spent: {purse.spent + elsewhere:,.6g} of {purse.limit:,.6g} {purse.unit}, and the next "
+            f"request could cost up to {amount:,.6g}. Raise budget.{purse.unit} or be content; the other rows stay "
+            "pending"
         )
 
 

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from pipeline import comparison
+from pipeline.after import evaluated
 from pipeline.drift import exceeded
 from pipeline.job import Job
 from pipeline.look import joined, must_know
 from pipeline.plan import Finished
 from pipeline.report.figures import Example, Failure, Figures, Latency, Pace
-from pipeline.run import evaluated
 from pipeline.runlog import redact
 from pipeline.storage.files import Files
 from pipeline.storage.history import History

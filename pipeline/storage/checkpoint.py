@@ -77,6 +77,7 @@ class Checkpoint:
         self.in_doubt = 0  # requests that an earlier run sent and never heard of again
         self.cut_tails = 0
         self._in_flight = writer.in_flight
+        self.lent = False  # other processes have recorded here, too
 
     @classmethod
     def open(
@@ -233,8 +234,33 @@ class Checkpoint:
         elif self.job.simulated != simulated:
             self.update(simulated=simulated)
 
+    def lend(self) -> int:
+        """Other processes will record here; gives the first number of a segment that they may use."""
+        self.lent = True
+        return self.writer.next_number
+
+    def take_back(self) -> None:
+        """After ``lend``, when these have ended or died: recover what they left. Raises StorageError, and
+        CheckpointError for damage."""
+        self.lent = False
+        try:
+            self.job = read_job(self.files, self.layout) or self.job
+            if len(self.files.names(self.layout.journal)) == 1:
+                return  # the empty one of this process: the others have sealed all that they had
+            self.writer.close()
+            again = Checkpoint._recover(
+                self.files, self.layout, self.job, self.lock, self.writer.seal_rows, self.writer.seal_bytes
+            )
+        except OSError as exc:
+            raise StorageError(f"the checkpoint at {self.layout.folder} cannot be opened again: {exc}") from exc
+        self.writer, self._in_flight = again.writer, again._in_flight
+        self.in_doubt += again.in_doubt
+        self.cut_tails += again.cut_tails
+
     def seal(self) -> None:
         """Everything recorded is durable and in parts; nothing can be recorded any more."""
+        if self.lent:
+            self.take_back()
         self.writer.close()
 
     def release(self) -> None:

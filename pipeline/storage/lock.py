@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from typing import Self
 
 import orjson
 
@@ -38,6 +39,14 @@ class Lock:
         note = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, orjson.dumps(note) + b"\n", 0)
+
+    @classmethod
+    def inherited(cls, path: str, fd: int) -> Self:
+        """The lock of the process that started this one, which holds it as long as either lives."""
+        lock = cls.__new__(cls)
+        lock.path, lock.fd = path, fd
+        os.set_inheritable(fd, False)
+        return lock
 
     def check(self) -> None:
         """The lock still guards its name. Raises CheckpointError when the file was deleted or replaced."""

@@ -5,7 +5,10 @@ The last line of a segment counts. A line with ``dropped`` says that a damaged p
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import orjson
@@ -94,6 +97,8 @@ def dropped_line(segment: int, job: str) -> bytes:
 class Manifest:
     """The file, open for appending. Opening cuts a torn last line off."""
 
+    shared = False
+
     def __init__(self, files: Files, folder: str, job: str) -> None:
         self.files = files
         self.job = job
@@ -106,7 +111,7 @@ class Manifest:
         self.listing = read(data, job)
         self.fd = files.open(self.path, os.O_WRONLY | os.O_APPEND)
         self.size = self.listing.good_size
-        if len(data) > self.size:
+        if len(data) > self.size and not self.shared:
             files.truncate(self.fd, self.size)
 
     def add(self, line: bytes) -> None:
@@ -123,6 +128,29 @@ class Manifest:
         if self.fd >= 0:
             self.files.close(self.fd)
             self.fd = -1
+
+
+class SharedManifest(Manifest):
+    """As several processes append to it, one at a time. Opening cuts nothing off: it may be the line that another one
+    is just writing."""
+
+    shared = True
+
+    def add(self, line: bytes) -> None:
+        with self._alone():
+            data = self.files.read(self.path)
+            self.size = data.rfind(b"\n") + 1
+            if len(data) > self.size:  # whoever wrote that died over it
+                self.files.truncate(self.fd, self.size)
+            super().add(line)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
 
 
 def rewrite(files: Files, folder: str, job: str, listing: Listing) -> None:

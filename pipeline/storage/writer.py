@@ -50,7 +50,9 @@ class Writer:
         *,
         seal_rows: int = SEAL_ROWS,
         seal_bytes: int = SEAL_BYTES,
+        step: int = 1,
     ) -> None:
+        """``step``: from the number of one segment to that of the next, where several processes write."""
         self.files = files
         self.layout = layout
         self.job = job
@@ -63,7 +65,7 @@ class Writer:
         self.failure: StorageError | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.in_flight: dict[str, bytes] = {}  # by row key: marks to be written again in every new segment
-        self._numbers = itertools.count(first_segment)
+        self._numbers = itertools.count(first_segment, step)
         self._guard = threading.Lock()  # for pointer swaps and single writes; a sync under it only when the disk fails
         self._making = threading.Lock()  # held while a spare is made, so that segments follow each other by number
         self._unacknowledged: deque[bytes] = deque()
@@ -77,6 +79,11 @@ class Writer:
         self._stop = threading.Event()
         self._dirty = threading.Event()
         self._work = threading.Event()
+
+    @property
+    def next_number(self) -> int:
+        """Of a segment after those that this writer has."""
+        return max(segment.number for segment in (*self._full, self._current, self._spare) if segment is not None) + 1
 
     def _new_segment(self) -> Segment:
         number = next(self._numbers)

@@ -3,6 +3,10 @@
 ``python -m tests.rigs.kill_loop --kills 1000`` prints the figures and exits 1 when a promise was broken. Jobs of
 ``--rows`` rows run against a simulator in a process of its own; each run is killed a random time after its first
 request, until the job is finished; then the next job begins.
+
+With ``--processes N`` each run is one of N processes, and ``--victim`` says who is killed: the ``leader`` (the others
+then end by themselves, and the next run waits for that), a ``hand`` (and a little later all the rest), ``all`` at once,
+or ``any`` of these.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import csv
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,8 +32,10 @@ import polars as pl
 from pipeline.storage.checkpoint import read_job
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
+from pipeline.storage.lock import held
 from pipeline.storage.snapshot import Snapshot
 
+VICTIMS = ("leader", "hand", "all")
 CONCURRENCY = 32
 LATENCY_S = 0.12  # about 250 answers a second at this concurrency
 WAIT_S = 120.0
@@ -50,6 +57,8 @@ class Tally:
     most_lost_per_kill: int = 0
     most_sent_again_per_kill: int = 0
     sent_again: int = 0
+    processes: int = 1
+    victims: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -60,6 +69,9 @@ class Tally:
         self.seconds += other.seconds
         self.most_lost_per_kill = max(self.most_lost_per_kill, other.most_lost_per_kill)
         self.most_sent_again_per_kill = max(self.most_sent_again_per_kill, other.most_sent_again_per_kill)
+        self.processes = max(self.processes, other.processes)
+        for victim, times in other.victims.items():
+            self.victims[victim] = self.victims.get(victim, 0) + times
         self.problems += other.problems
 
     def broken(self) -> list[str]:
@@ -68,9 +80,9 @@ class Tally:
         for name in ("acknowledged_lost", "invented", "duplicates"):
             if getattr(self, name):
                 told.append(f"{name} is {getattr(self, name)}")
-        if self.most_lost_per_kill > 1:
+        if self.most_lost_per_kill > self.processes:
             told.append(f"{self.most_lost_per_kill} received answers were lost in one kill")
-        if self.kills_with_loss > max(1, 0.02 * self.kills):
+        if self.kills_with_loss > max(1, 0.02 * self.kills * self.processes):
             told.append(f"{self.kills_with_loss} of {self.kills} kills lost a received answer")
         if self.most_sent_again_per_kill > CONCURRENCY:
             told.append(f"{self.most_sent_again_per_kill} requests were sent again after one kill")
@@ -80,8 +92,12 @@ class Tally:
 class Job:
     """One job, killed until it is finished."""
 
-    def __init__(self, folder: Path, rows: int, chance: random.Random, port: int) -> None:
+    def __init__(
+        self, folder: Path, rows: int, chance: random.Random, port: int, processes: int = 1, victim: str = "all"
+    ) -> None:
         self.folder = folder
+        self.processes = processes
+        self.victim = victim
         self.rows = rows
         self.chance = chance
         self.root = f"http://127.0.0.1:{port}"
@@ -109,10 +125,11 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.rigs.witnessed", str(self.notes), "run", "job.yaml", "--quiet"]
+        command += ["--processes", str(self.processes)] if self.processes > 1 else []
         state = {"XDG_STATE_HOME": str(self.folder / "state")}
         environment = {**os.environ, **state, "PYTHONPATH": str(Path(__file__).parents[2])}
         with (self.folder / "errors").open("ab") as errors:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=errors)
+            return subprocess.Popen(command, cwd=self.folder, env=environment, stderr=errors, process_group=0)
 
     def noted(self) -> tuple[set[str], set[str]]:
         received: set[str] = set()
@@ -139,7 +156,7 @@ class Job:
         return found
 
     def run(self, kills_left: int) -> Tally:
-        tally = Tally(jobs=1)
+        tally = Tally(jobs=1, processes=self.processes)
         began = time.monotonic()
         known: dict[str, str] = {}
         while True:
@@ -147,30 +164,47 @@ class Job:
             process = self.start()
             killed = tally.kills < kills_left and self._kill(process, before)
             code = process.wait(WAIT_S)
+            self._wait_for_the_others()
             if not killed:
                 if code != 0:
                     tally.problems.append(f"a run ended with {code}: {(self.folder / 'errors').read_text()[-500:]}")
                 break
             tally.kills += 1
+            tally.victims[killed] = tally.victims.get(killed, 0) + 1
             known = self._after_kill(tally, known)
-            if code != -9:
+            if code not in (-9, 75):
                 break  # it had just finished
         self._check_end(tally, known)
         tally.seconds = time.monotonic() - began
         return tally
 
-    def _kill(self, process: subprocess.Popen[bytes], before: int) -> bool:
-        """Wait for the first request of this run, then a random while. False: it had finished before."""
+    def _kill(self, process: subprocess.Popen[bytes], before: int) -> str:
+        """Wait for the first request of this run, then a random while. Gives who was killed; empty: it had finished
+        before."""
         deadline = time.monotonic() + WAIT_S
         while self.stats()["requests"] == before:
             if process.poll() is not None or time.monotonic() > deadline:
-                return False
+                return ""
             time.sleep(0.01)
         time.sleep(self.chance.uniform(0.0, 1.2))
         if process.poll() is not None:
-            return False
-        process.kill()
-        return True
+            return ""
+        victim = self.chance.choice(VICTIMS) if self.victim == "any" else self.victim
+        hands = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if victim == "hand" and hands:
+            os.kill(int(self.chance.choice(hands)), signal.SIGKILL)
+            time.sleep(self.chance.uniform(0.0, 0.3))
+        if victim == "leader":
+            process.kill()
+        elif process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        return victim
+
+    def _wait_for_the_others(self) -> None:
+        """Hands without a leader record what is in flight, and hold the lock until they have."""
+        deadline = time.monotonic() + WAIT_S
+        while held(str(self.folder / "out" / "checkpoint" / "LOCK")) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _after_kill(self, tally: Tally, known: dict[str, str]) -> dict[str, str]:
         received, acknowledged = self.noted()
@@ -204,7 +238,7 @@ class Job:
             tally.problems.append(f"{again} sent again, but {summary['requests_maybe_billed']} counted as maybe billed")
 
 
-def one_job(seed: int, rows: int, kills_left: int) -> Tally:
+def one_job(seed: int, rows: int, kills_left: int, processes: int = 1, victim: str = "all") -> Tally:
     with tempfile.TemporaryDirectory(prefix="kill-loop-") as name:
         folder = Path(name)
         command = [sys.executable, "-m", "pipeline", "simulate", "--port", "0", "--latency", str(LATENCY_S)]
@@ -214,12 +248,12 @@ def one_job(seed: int, rows: int, kills_left: int) -> Tally:
             assert simulator.stderr is not None
             port = int(simulator.stderr.readline().split("127.0.0.1:")[1].split("/")[0])
             try:
-                return Job(folder, rows, random.Random(seed), port).run(kills_left)
+                return Job(folder, rows, random.Random(seed), port, processes, victim).run(kills_left)
             finally:
                 simulator.terminate()
 
 
-def many(kills: int, rows: int, seed: int, workers: int) -> Tally:
+def many(kills: int, rows: int, seed: int, workers: int, processes: int = 1, victim: str = "all") -> Tally:
     """Jobs until there were so many kills, ``workers`` of them side by side."""
 
     def lane(number: int) -> Tally:
@@ -227,7 +261,8 @@ def many(kills: int, rows: int, seed: int, workers: int) -> Tally:
         share = kills // workers + (number < kills % workers)
         turn = 0
         while mine.kills < share and not mine.problems:
-            mine.add(one_job(seed * 1_000_003 + number * 1_009 + turn, rows, share - mine.kills))
+            one = seed * 1_000_003 + number * 1_009 + turn
+            mine.add(one_job(one, rows, share - mine.kills, processes, victim))
             turn += 1
             print(f"lane {number}: {mine.kills} of {share} kills, {mine.jobs} jobs", file=sys.stderr, flush=True)
         return mine
@@ -245,8 +280,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--victim", choices=(*VICTIMS, "any"), default="any")
     options = parser.parse_args()
-    tally = many(options.kills, options.rows, options.seed, options.workers)
+    tally = many(options.kills, options.rows, options.seed, options.workers, options.processes, options.victim)
     members = {name: getattr(tally, name) for name in Tally.__dataclass_fields__}
     members["sent_again_per_kill"] = round(tally.sent_again / max(1, tally.kills), 2)
     print(json.dumps(members, indent=2))

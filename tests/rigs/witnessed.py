@@ -1,6 +1,7 @@
 """The command with a witness: notes, in a file of its own, what was received and what was acknowledged.
 
-Run as ``python -m tests.rigs.witnessed NOTES run JOB ...``. Notes are lines ``received KEY`` and ``acknowledged N``,
+Run as ``python -m tests.rigs.witnessed NOTES run JOB ...``, or ``hand`` and its descriptors in place of the verb, which
+is how a run of several processes starts the others. Notes are lines ``received KEY`` and ``acknowledged N``,
 each one unbuffered write, so that they survive the ``kill -9`` that the rig is about to send.
 """
 
@@ -10,6 +11,7 @@ import os
 import sys
 
 from pipeline.cli import main
+from pipeline.crew import hand, mate
 from pipeline.provider.client import Client
 from pipeline.records import ApiCall, ApiReply
 from pipeline.storage.journal import Segment
@@ -40,6 +42,10 @@ def watch(path: str) -> None:
 
 
 if __name__ == "__main__":
-    watch(sys.argv.pop(1))
+    notes = sys.argv.pop(1)
+    watch(notes)
+    if sys.argv[1] == "hand":
+        sys.exit(hand.main(sys.argv[2:]))
+    mate.HAND[:] = ["-m", "tests.rigs.witnessed", notes, "hand"]
     sys.argv[0] = "pipeline"
     main()
