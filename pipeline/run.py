@@ -41,6 +41,7 @@ from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
 from pipeline.sending import INPUT_CHANGED, Sending, Work, words
+from pipeline.stand import count_ended
 from pipeline.stop import DRAIN_S, Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files, discard
@@ -268,7 +269,7 @@ class _OneRun:
         self._tell_unknown_kind(standing)
         if plan.expired > plan.expired_again:
             self.say(_expired(job, plan.expired))
-        fresh = not plan.done and not gone["answered"].any()
+        fresh = not plan.done and not gone.any(pl.col("answered"))
         since = since_last_run(plan, gone, listed_before)
         replies = snapshot.kept(self._replies_since())
         unfetched = snapshot.unfetched() if job.media is not None and job.media.download else {}
@@ -279,8 +280,10 @@ class _OneRun:
         return (self.wish.expired_before or 0.0) if self.wish.refresh_expired else 0.0
 
     def _tell_unknown_kind(self, standing: Standing) -> None:
-        kinds = standing.table.filter(~pl.col("answered"))["kind"].unique().drop_nulls().sort().to_list()
-        if self.options.retry_failed not in (None, ALL_KINDS, *kinds):
+        if self.options.retry_failed in (None, ALL_KINDS):
+            return
+        kinds = standing.kinds()
+        if self.options.retry_failed not in kinds:
             there = f"there are: {', '.join(kinds)}" if kinds else "no row has failed"
             self.say(f"--retry-failed {self.options.retry_failed}: no row failed with this kind; {there}")
 
@@ -365,24 +368,23 @@ class _OneRun:
     def _work(self, known: _Known) -> Work:
         if known.standing is None:
             return Work(known.rows, 0, 0, known.rows, 0, None, changed=self._changed)
-        to_do = known.standing.to_do(self.wish)
-        failed = known.standing.each(pl.col("answered").eq(False).fill_null(False))
-        renewed = known.standing.each(self.wish.renews())
+        failed = pl.col("answered").eq(False)
+        marks = known.standing.each(known.standing.to_do(self.wish), failed, self.wish.renews())
         plan = known.plan
         left_alone = known.standing.table.filter(~self.wish.to_do())
-        statuses, kinds, _ = _count(left_alone)
+        statuses, kinds, _ = count_ended(left_alone)
         return Work(
             plan.rows - plan.copies,
             plan.done - plan.expired_again,
             plan.failed_kept,
             plan.to_send,
-            max(0, to_do.find(1)),
-            lambda ordinal: to_do[ordinal] == 1,
-            lambda ordinal: failed[ordinal] == 1,
+            min((at for at in map(marks.find, (1, 3, 5, 7)) if at >= 0), default=0),
+            lambda ordinal: bool(marks[ordinal] & 1),
+            lambda ordinal: bool(marks[ordinal] & 2),
             self._changed,
             known.fresh,
             kept=known.kept,
-            renews=lambda ordinal: renewed[ordinal] == 1,
+            renews=lambda ordinal: bool(marks[ordinal] & 4),
             statuses=statuses,
             kinds=kinds,
             unfetched=known.unfetched,
@@ -397,7 +399,7 @@ class _OneRun:
     def _finish(self, known: _Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
         standing, gone = stand(known.keys, snapshot)
-        statuses, failures, transient = _count(standing.table)
+        statuses, failures, transient = count_ended(standing.table)
         unseen = max(0, known.rows - len(known.keys))  # a fresh job that was stopped has not looked at its last rows
         if unseen:
             statuses["pending"] = statuses.get("pending", 0) + unseen
@@ -587,15 +589,6 @@ def evaluated(job: Job, join: Join) -> Evaluation | None:
     """The labels held against the gold ones, where the spec asks for it."""
     asked = job.spec.evaluate
     return None if asked is None else evaluate(join.pairs(asked.gold, asked.field))
-
-
-def _count(table: pl.DataFrame) -> tuple[dict[str, int], dict[str, int], int]:
-    """Rows by status, failed rows by kind, and how many of these a rerun tries again."""
-    by_status = table.group_by(pl.col("status").fill_null("pending")).agg(pl.len()).sort("status")
-    failed = table.filter(~pl.col("answered"))
-    by_kind = failed.group_by("kind").agg(pl.len()).sort("kind")
-    transient = int((~failed["permanent"]).sum())
-    return dict(by_status.iter_rows()), dict(by_kind.iter_rows()), transient
 
 
 def _expired(job: Job, count: int) -> str:

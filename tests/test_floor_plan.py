@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job", "linked", "sharing"}),
+    frozenset({"stand"}),
     frozenset({"plan", "sending", "comparison"}),
     frozenset({"run"}),
     frozenset({"look", "status", "halt", "inform"}),
@@ -33,7 +34,8 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases"}
+    | {"named", "ranged", "standing"},
     "provider": {"ask", "budget", "fetch"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},
@@ -55,7 +57,7 @@ PACKAGES = {
     },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "plan", "run", "look", "status", "report.gather"},
+    "polars": {"storage", "stand", "plan", "run", "look", "status", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},

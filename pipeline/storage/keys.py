@@ -43,6 +43,7 @@ class Keys:
         held_rows: int = HELD_ROWS,
     ) -> None:
         self.dedupe = dedupe
+        self.folder = folder
         # With ids, which are distinct, no two rows ask the same question.
         self._counts = not (has_ids or dedupe)
         self._take(KeyList(folder, files, held_rows=held_rows))
@@ -167,9 +168,9 @@ class Keys:
         head = kept.read(0, _HEADER_BYTES)
         if name is not None and head[:_NAME_BYTES] != hashlib.sha256(name.encode()).digest():
             return None
-        keys = cls(has_ids=has_ids, dedupe=dedupe)
+        keys = cls(has_ids=has_ids, dedupe=dedupe, folder=os.path.dirname(path))
         # The file stays open, and what it holds: another list takes its name, never its place.
-        keys._take(KeyList(os.path.dirname(path), files, kept=kept, begin=_HEADER_BYTES, held_rows=held_rows))
+        keys._take(KeyList(keys.folder, files, kept=kept, begin=_HEADER_BYTES, held_rows=held_rows))
         return keys if head[_NAME_BYTES:] == keys._sha256() else None
 
 

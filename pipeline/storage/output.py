@@ -22,6 +22,7 @@ from pipeline.records import Billed, Status
 from pipeline.storage.files import Files, write_stream
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
 from pipeline.storage.parquet import PART_SCHEMA, write_table
+from pipeline.storage.ranged import Cursor, Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
 
@@ -82,7 +83,7 @@ class Join:
     ``copy`` beside them where equal rows share an answer."""
 
     source: Source
-    standing: pl.DataFrame
+    standing: pl.DataFrame | Ranged
     snapshot: Snapshot
     prices: Prices
     prefix: str = ""
@@ -191,9 +192,10 @@ class Join:
     def _slices(
         self, columns: list[str] | None = None, *, only_failed: bool = False
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        begin = 0
+        table = Ranged.of(self.standing) if isinstance(self.standing, pl.DataFrame) else self.standing
+        standing, begin = Cursor(table), 0
         for frame in self.source.frames(columns or None):
-            rows = self.standing.slice(begin, frame.height)
+            rows = standing.take(frame.height)
             begin += frame.height
             if rows.height != frame.height:
                 break

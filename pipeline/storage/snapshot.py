@@ -21,6 +21,7 @@ from pipeline.storage.keys import as_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.noted import wants_links
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
+from pipeline.storage.ranged import gathered
 
 _STATUS = pl.Enum([str(status) for status in Status])  # a byte a row, where text takes sixteen
 _KIND = pl.Categorical()
@@ -36,6 +37,7 @@ STANDING_SCHEMA = {
     "at": pl.UInt32(),  # when it ended, in whole seconds since 1970: half the memory of the record's own time
 }
 
+OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean()}
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -44,7 +46,7 @@ class Snapshot:
     """The records of one job, in pieces: its parts in order, then what is still in the journal."""
 
     def __init__(self, folder: str, job: str, files: Files | None = None) -> None:
-        files = files or Files()
+        self.files = files = files or Files()
         self.layout = Layout(folder)
         # The journal first: a segment sealed in between is then seen twice, which is harmless, and never not at all.
         segments = self._journal(files, job)
@@ -52,7 +54,9 @@ class Snapshot:
         self._sources: list[str | pl.DataFrame] = [
             self.layout.part(part.name) for _, part in sorted(listing.parts.items())
         ]
-        self._sources += [table for number, table in segments if number not in listing.parts and table.height]
+        loose = [table for number, table in segments if number not in listing.parts and table.height]
+        self._sources += loose
+        self.records = sum(part.rows for part in listing.parts.values()) + sum(table.height for table in loose)
         self._cache: dict[int, pl.DataFrame] = {}
 
     def _journal(self, files: Files, job: str) -> list[tuple[int, pl.DataFrame]]:
@@ -77,8 +81,13 @@ class Snapshot:
         The latest renewed answer counts, or the first one; without an answer, the latest failure. Success replaces
         failure, never the other way.
         """
+        frames = [self.outcomes(number) for number in range(len(self))]
+        return that_count(pl.concat(frames)) if frames else pl.DataFrame(schema=STANDING_SCHEMA)
+
+    def outcomes(self, number: int) -> pl.DataFrame:
+        """How rows ended, as a piece tells it (``OUTCOME_SCHEMA``), in the order in which they did."""
         columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
-        frames = [
+        return (
             self.piece(number, columns)
             .with_row_index("place")
             .filter(pl.col("event") == "outcome")
@@ -93,19 +102,11 @@ class Snapshot:
                 pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
                 pl.col("renewed").fill_null(False),
             )
-            for number in range(len(self))
-        ]
-        if not frames:
-            return pl.DataFrame(schema=STANDING_SCHEMA)
-        outcomes = pl.concat(frames)
-        if outcomes["key"].n_unique() == outcomes.height:
-            return outcomes.drop("renewed")
-        answered, renewed = pl.col("answered"), pl.col("renewed")
-        counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
-        for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
-            those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
-            counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
-        return _with_refusals(counts, outcomes).drop("renewed")
+        )
+
+    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
+        """The outcomes of all pieces in order, in frames of about so many rows."""
+        return gathered(map(self.outcomes, range(len(self))), rows)
 
     def kept(self, since: float = 0.0) -> dict[str, tuple[ApiReply, ...]]:
         """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order.
@@ -158,10 +159,10 @@ class Snapshot:
             ended = row["event"] == "outcome" and not passing
             yield row["key"].hex(), "ended" if ended else row["event"], row["ended_at"] or 0.0, reply
 
-    def ids(self, places: pl.DataFrame) -> set[str]:
+    def ids(self, places: pl.DataFrame) -> pl.Series:
         """The ids under which some records (piece, place) were asked."""
         named = self.gather(places.select(pl.lit(0, pl.UInt32).alias("ordinal"), "piece", "place"), ["id"])
-        return set(named["id"].drop_nulls())
+        return named["id"].drop_nulls()
 
     def gather(self, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Records at given places. ``places`` has ordinal, piece, place; gives ordinal and the columns, unordered."""
@@ -211,6 +212,18 @@ class Snapshot:
             .agg(pl.len().alias("rows"), pl.col("permanent").all())
             .sort(["rows", "kind"], descending=[True, False])
         )
+
+
+def that_count(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Of all outcomes of some keys, in order, those that count: one per key (see ``Snapshot.standing``)."""
+    if outcomes["key"].n_unique() == outcomes.height:
+        return outcomes.drop("renewed")
+    answered, renewed = pl.col("answered"), pl.col("renewed")
+    counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
+    for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
+        those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
+        counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
+    return _with_refusals(counts, outcomes).drop("renewed")
 
 
 def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -124,6 +124,12 @@ class Source:
                 yield _to_rows(frame.select(wanted), names, self.selection.id is not None, ordinal, frame.height)
                 ordinal += frame.height
 
+    def ids(self, start: int = 0) -> Iterator[pl.Series]:
+        """The ids as text, from row ``start`` on. Only where an id column is named."""
+        (name,) = self._id_column()
+        for frame in self._selected([name], start):
+            yield frame.select(cells.as_text(name, self.schema[name])).to_series()
+
     def fingerprint(self) -> str:
         """SHA-256 of the selection and the content of its files, whatever they are called; empty when one is remote,
         because its content is not known without fetching it.
