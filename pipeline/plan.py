@@ -128,8 +128,12 @@ def _listed(job: Job, keys: Keys, tick: Callable[[int], None] = lambda rows: Non
 
 def no_keys(job: Job, *, dedupe: bool | None = None) -> Keys:
     """To be filled as the rows are rendered."""
-    folder = os.path.join(job.folder, CHECKPOINT)
-    return Keys(has_ids=_has_ids(job), dedupe=job.spec.dedupe if dedupe is None else dedupe, folder=folder)
+    return Keys(
+        has_ids=_has_ids(job),
+        dedupe=job.spec.dedupe if dedupe is None else dedupe,
+        folder=os.path.join(job.folder, CHECKPOINT),
+        rows=job.source.counted or 0,
+    )
 
 
 def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | None:

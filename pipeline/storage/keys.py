@@ -31,7 +31,8 @@ _REMEMBERED = 10_000
 
 
 class Keys:
-    """Grows a row at a time, in input order. ``folder``: where the keys of a long list may lie for a while."""
+    """Grows a row at a time, in input order. ``folder``: where the keys of a long list may lie for a while; ``rows``:
+    how many there will be, if that is known."""
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class Keys:
         folder: str | None = None,
         files: Files | None = None,
         held_rows: int = HELD_ROWS,
+        rows: int = 0,
     ) -> None:
         self.dedupe = dedupe
+        self._rows = rows
         self.folder = folder
         # With ids, which are distinct, no two rows ask the same question.
         self._counts = not (has_ids or dedupe)
@@ -64,12 +67,14 @@ class Keys:
         key = make_key(None if self.dedupe else row_id, digest, 0)
         if self._counts:
             if self._seen is None:
-                self._seen = Seen(self._all)
+                self._seen = Seen(self._all, self._rows)
             if key in self._seen:
                 key = make_key(row_id, digest, self._occurrence(self._seen, row_id, digest))
-        self._all.append(key)
-        if self._seen is not None:
-            self._seen.add(key)
+        try:
+            self._all.append(key)
+        finally:  # it is in the list, come what may
+            if self._seen is not None:
+                self._seen.add(key)
         return key.hex()
 
     def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:

@@ -1,8 +1,8 @@
 """Which keys there are already: a set in four bytes a key, for tables whose rows have no id.
 
 A slot holds 32 bits of a key's hash, its place says some twenty more; a key that is in the set is always found. One
-that is not may be taken for one that is: of ten million, one in a hundred tables has one such key. It is the same one
-whenever that table is listed, so all that it costs is the number of an occurrence that never was.
+that is not may be taken for one that is: of a hundred tables of ten million rows, one has one such key. It then has the
+number of an occurrence that never was, which makes it no less a key; at worst that row is asked once more.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ _SMALLEST = 1 << 10
 
 
 class Seen:
-    """The set of the keys of a list, which it follows: whatever is appended there is to be added here."""
+    """The set of the keys of a list, which it follows: whatever is appended there is to be added here. Growing takes a
+    second for each million keys, which ``rows``, their number in the end, saves."""
 
-    def __init__(self, keys: KeyList) -> None:
+    def __init__(self, keys: KeyList, rows: int = 0) -> None:
         self._keys = keys
+        self._rows = rows
         self._count = 0
         self._make_room()
 
@@ -45,7 +47,7 @@ class Seen:
 
     def _make_room(self) -> None:
         size = _SMALLEST
-        while size * 6 // 10 <= len(self._keys):
+        while size * 6 // 10 <= max(len(self._keys), self._rows):
             size *= 2
         self._slots = array("I")  # the old one goes before the new one comes
         self._slots = array("I", [0]) * size

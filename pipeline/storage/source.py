@@ -97,6 +97,11 @@ class Source:
                 "an id must name one row: choose another `input.id`, or leave it out"
             )
 
+    @property
+    def counted(self) -> int | None:
+        """What ``count`` gave; None when nobody has asked."""
+        return self._count
+
     def count(self) -> int:
         if self._count is None:
             if self._where is None:

@@ -144,11 +144,11 @@ def test_ranges_stand_as_the_whole_table_does(
 
 
 @given(
-    st.lists(ROW, max_size=12),
-    st.lists(ROW, max_size=12),
-    st.lists(EVENT, max_size=16),
+    st.lists(ROW, max_size=2),
+    st.lists(ROW, min_size=4, max_size=12),
+    st.lists(EVENT, min_size=8, max_size=16),
     st.lists(st.integers(0, 16), max_size=4),
-    st.integers(1, 5),
+    st.integers(1, 3),
 )
 def test_what_is_gone_is_counted_as_plain_sets_would(
     table: list[tuple[int, str]], before: list[tuple[int, str]], events: list[Event], cuts: list[int], range_rows: int
