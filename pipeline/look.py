@@ -18,7 +18,7 @@ from pipeline.errors import CheckpointError, SpecError, StorageError
 from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
-from pipeline.plan import Finished, Plan, Wish, kept_keys, list_keys, make, stand
+from pipeline.plan import Finished, Plan, Wish, go_on, kept_keys, list_keys, make, stand
 from pipeline.records import Usage
 from pipeline.run import CHECKPOINT, evaluated
 from pipeline.storage import checkpoint as checkpoints
@@ -123,6 +123,11 @@ def forecast(
         if finished is not None and past and not finished.may_have_expired(wish):
             return _forecast(job, finished.plan(), finished.totals, found.snapshot)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
+        cut_off = go_on(job, files, found.layout, fingerprint, found.snapshot) if keys is None else None
+        if cut_off is not None:
+            rows, standing, gone = cut_off.rows, cut_off.standing, cut_off.gone
+            plan = make(job, standing, gone, found.snapshot, wish=wish, asked_before=found.job.question, rows=rows)
+            return _forecast(job, plan, found.snapshot.totals(), found.snapshot)
     if keys is None:
         job.source.check_ids()
     keys = list_keys(job, keys, tick)

@@ -22,7 +22,7 @@ from pipeline.stand import Wish as Wish
 from pipeline.stand import stand as stand
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
-from pipeline.storage.layout import CHECKPOINT
+from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.storage.named import count_listed, count_named
 from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
@@ -143,6 +143,36 @@ def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | Non
     return Keys.load(files, path, name, has_ids=_has_ids(job), dedupe=job.spec.dedupe)
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The rows of the input, all of them or the first, beside what the checkpoint knows of them."""
+
+    keys: Keys
+    rows: int  # of the whole input; those behind the keys have never been asked
+    standing: Standing
+    gone: Ranged
+
+
+def go_on(job: Job, files: Files, layout: Layout, fingerprint: str, snapshot: Snapshot) -> Looked | None:
+    """Where a first run was cut off: its list of keys, which ends with the last rows that it drew. None where there is
+    no such list, or not every record is of a row in it."""
+    if not fingerprint or job.spec.dedupe or job.attach.reads_files:
+        return None
+    keys = no_keys(job)
+    rows = keys.go_on(files, layout.begun, keys_name(job, fingerprint))
+    if rows is None:
+        return None
+    drawn = snapshot.last_ordinal() + 1
+    for batch in job.source.rows(job.used, len(keys)) if len(keys) < drawn else ():
+        for row in batch[: drawn - len(keys)]:
+            keys.add(row.id, job.asked(row))
+        if len(keys) >= drawn:
+            break
+    standing, gone = stand(keys, snapshot)
+    # Keys are distinct: when every record is of one of these rows, none is of a row behind them.
+    return None if gone.height else Looked(keys, rows, standing, gone)
+
+
 def make(
     job: Job,
     standing: Standing,
@@ -151,8 +181,10 @@ def make(
     *,
     wish: Wish,
     asked_before: str,
+    rows: int | None = None,
 ) -> Plan:
-    """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one."""
+    """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one. ``rows``:
+    of the whole input, where ``standing`` is of its first rows and the rest has never been asked."""
     unknown, done = pl.col("answered").is_null(), pl.col("answered").fill_null(False)
     counted = standing.count(
         first=pl.col("ordinal").is_not_null(),
@@ -163,10 +195,11 @@ def make(
     )
     failed = counted["first"] - counted["done"] - counted["unknown"]
     changed = _changed(job, standing, counted["unknown"], gone, snapshot)
+    behind = 0 if rows is None else rows - standing.table.height
     return Plan(
-        rows=standing.table.height,
+        rows=standing.table.height + behind,
         done=counted["done"],
-        new=counted["unknown"] - changed,
+        new=counted["unknown"] - changed + behind,
         changed=changed,
         failed_again=counted["failed_again"],
         failed_kept=failed - counted["failed_again"],

@@ -29,6 +29,7 @@ from pipeline.plan import (
     Plan,
     Standing,
     Wish,
+    go_on,
     kept_keys,
     keys_name,
     list_keys,
@@ -91,6 +92,7 @@ class _Known:
     standing: Standing | None  # None for a fresh job, whose rows are not looked at before they are sent
     before: Totals
     rows: int
+    listed: bool  # the keys are those of all rows, and kept
     fresh: bool  # there is no answer in the folder
     since_last_run: Mapping[str, int]
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
@@ -204,7 +206,6 @@ class _OneRun:
             settle_time(self.files, self.folder, self.began, finished=finished.exit_code == 0)
             finished.write(self.files)
             return finished
-        self.job.source.check_ids()
         known = self._look(fingerprint)
         self._refuse_buying_again(known.plan)
         stop = Stop()
@@ -239,32 +240,33 @@ class _OneRun:
     def _look(self, fingerprint: str) -> _Known:
         """Plan against the checkpoint; a fresh job is not looked at row by row before its rows are sent."""
         checkpoint, job = self.checkpoint, self.job
-        rows = job.source.count()
         snapshot = Snapshot(checkpoint.layout.folder, checkpoint.job.job, self.files)
+        kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
+        cut_off = go_on(job, self.files, checkpoint.layout, fingerprint, snapshot) if kept is None else None
+        if kept is None and cut_off is None:
+            job.source.check_ids()  # no list is begun before that
+        rows = len(kept) if kept is not None else cut_off.rows if cut_off is not None else job.source.count()
         # Files may change before their row is sent: then its key, made of what was there, is not made again.
         # Which rows are copies, all the keys together tell.
         if not len(snapshot) and not job.attach.reads_files and not job.spec.dedupe:
             keys = no_keys(job)
+            self._begin(keys, fingerprint, rows)
             plan = Plan.fresh(rows)
-            return _Known(fingerprint, keys, plan, None, Totals(), rows, True, since_last_run(plan, None, None))
-        kept = kept_keys(job, self.files, checkpoint.layout.keys, fingerprint)
+            since = since_last_run(plan, None, None)
+            return _Known(fingerprint, keys, plan, None, Totals(), rows, False, True, since)
         if kept is None and job.attach.reads_files:
             self.say(f"{job.spec.name}: looking at the attached files of {rows} rows, to know what is to be asked")
-        keys = list_keys(job, kept)
+        keys = cut_off.keys if cut_off is not None else list_keys(job, kept)
         if self._changed():
             raise RunPaused(INPUT_CHANGED)
         listed_before = kept or Keys.load(self.files, checkpoint.layout.keys, None, has_ids=True)
-        if kept is None:
+        if cut_off is not None:
+            self._begin(keys, fingerprint, rows)
+        elif kept is None:
             keys.save(self.files, checkpoint.layout.keys, keys_name(job, fingerprint))
-        standing, gone = stand(keys, snapshot)
-        plan = make(
-            job,
-            standing,
-            gone,
-            snapshot,
-            wish=self.wish,
-            asked_before=checkpoint.job.question,
-        )
+        standing, gone = (cut_off.standing, cut_off.gone) if cut_off is not None else stand(keys, snapshot)
+        asked_before = checkpoint.job.question
+        plan = make(job, standing, gone, snapshot, wish=self.wish, asked_before=asked_before, rows=rows)
         self.log.info("plan", **asdict(plan))
         self._tell_unknown_kind(standing)
         if plan.expired > plan.expired_again:
@@ -273,7 +275,13 @@ class _OneRun:
         since = since_last_run(plan, gone, listed_before)
         replies = snapshot.kept(self._replies_since())
         unfetched = snapshot.unfetched() if job.media is not None and job.media.download else {}
-        return _Known(fingerprint, keys, plan, standing, snapshot.totals(), len(keys), fresh, since, replies, unfetched)
+        totals, listed = snapshot.totals(), cut_off is None
+        return _Known(fingerprint, keys, plan, standing, totals, rows, listed, fresh, since, replies, unfetched)
+
+    def _begin(self, keys: Keys, fingerprint: str, rows: int) -> None:
+        """What is listed while rows are sent outlives this process."""
+        if fingerprint:
+            keys.begin(self.files, self.checkpoint.layout.begun, keys_name(self.job, fingerprint), rows)
 
     def _replies_since(self) -> float:
         """A refresh goes on from no reply that has expired itself."""
@@ -378,13 +386,13 @@ class _OneRun:
             plan.done - plan.expired_again,
             plan.failed_kept,
             plan.to_send,
-            min((at for at in map(marks.find, (1, 3, 5, 7)) if at >= 0), default=0),
-            lambda ordinal: bool(marks[ordinal] & 1),
-            lambda ordinal: bool(marks[ordinal] & 2),
+            min((at for at in map(marks.find, (1, 3, 5, 7)) if at >= 0), default=len(marks)),
+            lambda ordinal: ordinal >= len(marks) or bool(marks[ordinal] & 1),
+            lambda ordinal: ordinal < len(marks) and bool(marks[ordinal] & 2),
             self._changed,
             known.fresh,
             kept=known.kept,
-            renews=lambda ordinal: bool(marks[ordinal] & 4),
+            renews=lambda ordinal: ordinal < len(marks) and bool(marks[ordinal] & 4),
             statuses=statuses,
             kinds=kinds,
             unfetched=known.unfetched,
@@ -426,7 +434,7 @@ class _OneRun:
         removed: int,
     ) -> Summary:
         job = self.job
-        if known.standing is None:
+        if not known.listed:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
         join = Join(
             job.source,

@@ -52,7 +52,8 @@ class KeyList:
         return self._kept_bytes + (0 if self._out is None else self._out.size)
 
     def append(self, key: bytes) -> None:
-        """Raises StorageError when the disk does not take the keys before it; the key is in the list all the same."""
+        """One key, or several one after another. Raises StorageError when the disk does not take the keys before it;
+        the key is in the list all the same."""
         self._tail += key
         if len(self._tail) >= self._held_bytes:
             if self._out is None:
@@ -72,6 +73,10 @@ class KeyList:
             block = self._read(begin, min(begin + _BLOCK_ROWS * KEY_BYTES, self._first))
             self._block = begin, block
         return block[offset - begin : offset - begin + KEY_BYTES]
+
+    def slice(self, ordinal: int, rows: int) -> bytes:
+        """Raises StorageError."""
+        return self._read(ordinal * KEY_BYTES, (ordinal + rows) * KEY_BYTES)
 
     def _read(self, begin: int, end: int) -> bytes:
         pieces = []

@@ -17,6 +17,8 @@ from itertools import chain
 
 import polars as pl
 
+from pipeline.storage import begun
+from pipeline.storage.begun import BLOCK_ROWS, Begun
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
 from pipeline.storage.key_list import HELD_ROWS, KeyList
 from pipeline.storage.key_list import KEY_BYTES as KEY_BYTES
@@ -51,6 +53,7 @@ class Keys:
         self._counts = not (has_ids or dedupe)
         self._take(KeyList(folder, files, held_rows=held_rows))
         self._met: dict[bytes, int] = {}
+        self._begun: Begun | None = None
 
     def _take(self, every: KeyList) -> None:
         self._all = every
@@ -75,6 +78,8 @@ class Keys:
         finally:  # it is in the list, come what may
             if self._seen is not None:
                 self._seen.add(key)
+            if self._begun is not None and len(self._all) % BLOCK_ROWS == 0:
+                self._begun.follow()
         return key.hex()
 
     def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:
@@ -135,6 +140,22 @@ class Keys:
         """Columns ``ordinal`` and ``key``, ``rows`` rows at a time. Raises StorageError."""
         return self._all.frames(rows)
 
+    # -- on disk while it grows ------------------------------------------------------------------------------------
+
+    def begin(self, files: Files, path: str, name: str, rows: int) -> None:
+        """Keep what there is, and what is added, for a run that goes on where this one may be cut off."""
+        self._begun = Begun(files, path, name, rows, self._all)
+
+    def go_on(self, files: Files, path: str, name: str) -> int | None:
+        """Take over what another run has begun; gives the rows of the whole input, None when there is no such list."""
+        found = begun.read(files, path, name)
+        if found is None:
+            return None
+        self._rows, blocks = found
+        for block in blocks:
+            self._all.append(block)
+        return self._rows
+
     # -- on disk ---------------------------------------------------------------------------------------------------
 
     def save(self, files: Files, path: str, name: str) -> None:
@@ -150,6 +171,9 @@ class Keys:
         finally:
             files.close(fd)
         publish(files, aside, path)
+        if self._begun is not None:
+            self._begun.end()
+            self._begun = None
 
     @classmethod
     def load(

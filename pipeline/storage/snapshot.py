@@ -108,6 +108,12 @@ class Snapshot:
         """The outcomes of all pieces in order, in frames of about so many rows."""
         return gathered(map(self.outcomes, range(len(self))), rows)
 
+    def last_ordinal(self) -> int:
+        """Where the row stood that was drawn last, or about that; -1 when there is no record."""
+        latest = range(max(0, len(self) - 3), len(self))
+        found = [self.piece(number, ["ordinal"])["ordinal"].max() for number in latest]
+        return max((int(str(ordinal)) for ordinal in found if ordinal is not None), default=-1)
+
     def kept(self, since: float = 0.0) -> dict[str, tuple[ApiReply, ...]]:
         """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order.
 
