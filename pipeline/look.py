@@ -26,6 +26,7 @@ from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.standing import by_kind, standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +203,10 @@ def _seconds(job: Job, requests: int, prompt: int | None, completion: int | None
 def failures(folder: str) -> list[dict[str, Any]]:
     """Failed rows by kind, most frequent first, with one example each."""
     found = must_know(folder)
-    standing = found.snapshot.standing()
     told = []
-    for kind, rows, permanent in found.snapshot.by_kind(standing).iter_rows():
-        first = standing.filter(~pl.col("answered") & (pl.col("kind") == kind)).head(1).with_row_index("ordinal")
+    for kind, rows, permanent, *at in by_kind(standings(found.snapshot)).iter_rows():
         columns = ["id", "error", "http_status", "attempts", "raw", "ordinal"]
-        place = first.select("ordinal", "piece", "place")
+        place = pl.DataFrame([(0, *at)], ["ordinal", "piece", "place"], orient="row").cast(pl.UInt32)
         record = found.snapshot.gather(place, [name for name in columns if name != "ordinal"]).row(0, named=True)
         told.append(
             {

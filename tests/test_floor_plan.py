@@ -57,7 +57,7 @@ PACKAGES = {
     },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "stand", "plan", "run", "look", "status", "report.gather"},
+    "polars": {"storage", "stand", "plan", "run", "look", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},

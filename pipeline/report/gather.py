@@ -19,7 +19,9 @@ from pipeline.storage.files import Files
 from pipeline.storage.history import History
 from pipeline.storage.labels import label_columns, tally
 from pipeline.storage.lock import held
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.standing import by_kind
 
 STEPS = 120
 HISTOGRAM = 40
@@ -122,7 +124,9 @@ def latency(seconds: pl.Series) -> Latency | None:
 def _failures(snapshot: Snapshot, standing: pl.DataFrame) -> Iterator[Failure]:
     """Most frequent first, each with the first rows of it."""
     failed = standing.filter(~pl.col("answered"))
-    for kind, rows, permanent in snapshot.by_kind(standing).head(KINDS).iter_rows():
+    for kind, rows, permanent in (
+        by_kind(Ranged.of(standing)).head(KINDS).select("kind", "rows", "permanent").iter_rows()
+    ):
         first = failed.filter(pl.col("kind").eq_missing(kind)).head(EXAMPLES)
         told = snapshot.gather(first.select("ordinal", "piece", "place"), ["id", "error", "raw", "http_status"])
         examples = [

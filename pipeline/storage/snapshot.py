@@ -210,15 +210,6 @@ class Snapshot:
         mean = total / count
         return count, mean, max(0.0, squares / count - mean * mean) ** 0.5
 
-    def by_kind(self, standing: pl.DataFrame) -> pl.DataFrame:
-        """Failures by kind, most frequent first: kind, rows, permanent."""
-        failed = standing.filter(~pl.col("answered"))
-        return (
-            failed.group_by("kind")
-            .agg(pl.len().alias("rows"), pl.col("permanent").all())
-            .sort(["rows", "kind"], descending=[True, False])
-        )
-
 
 def that_count(outcomes: pl.DataFrame) -> pl.DataFrame:
     """Of all outcomes of some keys, in order, those that count: one per key (see ``Snapshot.standing``)."""

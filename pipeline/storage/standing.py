@@ -17,6 +17,13 @@ from pipeline.storage.ranged import RANGE_ROWS, Ranged
 from pipeline.storage.scratch import Scratch, Shelves
 from pipeline.storage.snapshot import OUTCOME_SCHEMA, STANDING_SCHEMA, Snapshot, that_count
 
+_KINDS = {
+    "kind": pl.String(),
+    "rows": pl.UInt32(),
+    "permanent": pl.Boolean(),
+    "piece": pl.UInt32(),
+    "place": pl.UInt32(),
+}
 _ROWS = {"ordinal": pl.UInt32(), "key": pl.Int128()}
 
 
@@ -36,6 +43,21 @@ def standings(snapshot: Snapshot, range_rows: int = RANGE_ROWS) -> Ranged:
     if snapshot.records <= range_rows:
         return Ranged.of(snapshot.standing())
     return _Spread(Keys(has_ids=True), snapshot, range_rows).joined()[1]
+
+
+def by_kind(table: Ranged) -> pl.DataFrame:
+    """Failures by kind, most frequent first: kind, rows, permanent, and piece and place of the one recorded first."""
+    kinds = [pl.DataFrame(schema=_KINDS)]
+    for frame in table.frames():
+        failed = frame.filter(~pl.col("answered")).with_columns(pl.col("kind").cast(pl.String), pl.lit(1).alias("rows"))
+        kinds = [_summed([*kinds, failed.select(list(_KINDS)).cast(pl.Schema(_KINDS))])]
+    return kinds[0].sort(["rows", "kind"], descending=[True, False])
+
+
+def _summed(kinds: list[pl.DataFrame]) -> pl.DataFrame:
+    ordered = pl.concat(kinds).sort("piece", "place")
+    firsts = (pl.col(name).first() for name in ("piece", "place"))
+    return ordered.group_by("kind").agg(pl.col("rows").sum(), pl.col("permanent").all(), *firsts)
 
 
 def _joined(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

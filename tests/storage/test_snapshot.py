@@ -11,7 +11,9 @@ from pipeline.records import ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import as_number
 from pipeline.storage.parquet import read_columns
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
+from pipeline.storage.standing import by_kind
 from tests.rigs.disk import Disk
 
 
@@ -193,7 +195,7 @@ def test_failures_are_told_by_kind_the_most_frequent_first(checkpoint: Checkpoin
         put(checkpoint, row, Status.FAILED, kind, permanent=kind == "policy")
     put(checkpoint, 9, Status.OK, "fine")
     snapshot = look(checkpoint)
-    kinds = snapshot.by_kind(snapshot.standing()).rows()
+    kinds = by_kind(Ranged.of(snapshot.standing())).select("kind", "rows", "permanent").rows()
     assert kinds == [("timeout", 2, False), ("bad", 1, False), ("policy", 1, True)]
 
 
