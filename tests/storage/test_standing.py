@@ -20,7 +20,7 @@ from pipeline.storage.named import count_listed, count_named
 from pipeline.storage.parquet import PART_SCHEMA
 from pipeline.storage.ranged import Cursor, Ranged
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
-from pipeline.storage.standing import beside, standings
+from pipeline.storage.standing import beside, by_kind, standings
 from tests.rigs.disk import Disk, Fault
 
 ROW = st.tuples(st.integers(0, 9), st.sampled_from(["plain", "edited"]))
@@ -141,6 +141,7 @@ def test_ranges_stand_as_the_whole_table_does(
     )
     every = standings(snapshot, range_rows)
     assert every.whole().sort("key").equals(snapshot.standing().sort("key"))
+    assert by_kind(every).equals(by_kind(Ranged.of(snapshot.standing())))
 
 
 @given(
