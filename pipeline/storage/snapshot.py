@@ -37,6 +37,9 @@ STANDING_SCHEMA = {
     "at": pl.UInt32(),  # when it ended, in whole seconds since 1970: half the memory of the record's own time
 }
 
+BATCH_ROWS = 50_000
+"""Records of small pieces that are looked at together: ten pieces cost little more than one."""
+
 OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean()}
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
@@ -81,32 +84,19 @@ class Snapshot:
         The latest renewed answer counts, or the first one; without an answer, the latest failure. Success replaces
         failure, never the other way.
         """
-        frames = [self.outcomes(number) for number in range(len(self))]
+        frames = list(self.batches(BATCH_ROWS))
         return that_count(pl.concat(frames)) if frames else pl.DataFrame(schema=STANDING_SCHEMA)
 
-    def outcomes(self, number: int) -> pl.DataFrame:
-        """How rows ended, as a piece tells it (``OUTCOME_SCHEMA``), in the order in which they did."""
-        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
-        return (
-            self.piece(number, columns)
-            .with_row_index("place")
-            .filter(pl.col("event") == "outcome")
-            .select(
-                as_number(),
-                pl.lit(number, pl.UInt32).alias("piece"),
-                "place",
-                pl.col("status").cast(_STATUS),
-                pl.col("kind").cast(_KIND),
-                pl.col("permanent").fill_null(False),
-                pl.col("kind").is_null().alias("answered"),
-                pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
-                pl.col("renewed").fill_null(False),
-            )
-        )
-
     def batches(self, rows: int) -> Iterator[pl.DataFrame]:
-        """The outcomes of all pieces in order, in frames of about so many rows."""
-        return gathered(map(self.outcomes, range(len(self))), rows)
+        """How rows ended (``OUTCOME_SCHEMA``), in the order in which they did: frames made of at least so many records,
+        but for the last."""
+        pieces = map(self._ended, range(len(self)))
+        return gathered(map(_outcomes_in, gathered(pieces, BATCH_ROWS)), rows)
+
+    def _ended(self, number: int) -> pl.DataFrame:
+        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
+        piece = pl.lit(number, pl.UInt32).alias("piece")
+        return self.piece(number, columns).with_row_index("place").with_columns(piece)
 
     def last_ordinal(self) -> int:
         """Where the row stood that was drawn last, or about that; -1 when there is no record."""
@@ -192,9 +182,8 @@ class Snapshot:
         """The ledger of all runs of this job: one attempt per record that was sent."""
         columns = ["billed", "event", "attempts", *_COUNTS]
         total = Totals()
-        for number in range(len(self)):
-            made = self.piece(number, columns).filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0))
-            total += _totals_of(made)
+        for records in gathered((self.piece(number, columns) for number in range(len(self))), BATCH_ROWS):
+            total += _totals_of(records.filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0)))
         return total
 
     def moments(self, amount: pl.Expr) -> tuple[int, float, float]:
@@ -209,6 +198,20 @@ class Snapshot:
             return 0, 0.0, 0.0
         mean = total / count
         return count, mean, max(0.0, squares / count - mean * mean) ** 0.5
+
+
+def _outcomes_in(records: pl.DataFrame) -> pl.DataFrame:
+    return records.filter(pl.col("event") == "outcome").select(
+        as_number(),
+        "piece",
+        "place",
+        pl.col("status").cast(_STATUS),
+        pl.col("kind").cast(_KIND),
+        pl.col("permanent").fill_null(False),
+        pl.col("kind").is_null().alias("answered"),
+        pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
+        pl.col("renewed").fill_null(False),
+    )
 
 
 def that_count(outcomes: pl.DataFrame) -> pl.DataFrame:
