@@ -94,8 +94,9 @@ class Shelves:
     def __init__(self, scratch: Scratch, schema: Mapping[str, pl.DataType]) -> None:
         self.schema = dict(schema)
         self.height = 0
+        self._columns = list(schema)
         self._scratch = scratch
-        self._places: dict[int, list[tuple[int, int]]] = {}
+        self._places: dict[int, list[tuple[int, int, int]]] = {}
 
     def __iter__(self) -> Iterator[int]:
         """The shelves with something on them."""
@@ -105,24 +106,33 @@ class Shelves:
         """Raises StorageError."""
         if frame.is_empty():
             return
+        if frame.columns != self._columns:  # selecting them takes longer than writing a few hundred rows
+            frame = frame.select(self._columns)
         buffer = io.BytesIO()
-        frame.select(list(self.schema)).write_ipc_stream(buffer)
+        frame.write_ipc_stream(buffer)
         data = buffer.getbuffer()
-        self._places.setdefault(shelf, []).append((self._scratch.append(data), len(data)))
+        self._places.setdefault(shelf, []).append((self._scratch.append(data), len(data), frame.height))
         self.height += frame.height
 
     def spread(self, frame: pl.DataFrame, shelf: pl.Expr) -> None:
         """Each row to its shelf, in the order of the rows. Raises StorageError."""
-        parts = frame.with_columns(shelf.cast(pl.UInt32).alias(_SHELF)).partition_by(
-            _SHELF, maintain_order=True, include_key=False, as_dict=True
-        )
+        numbered = frame.select(*self._columns, shelf.cast(pl.UInt32).alias(_SHELF))
+        parts = numbered.partition_by(_SHELF, maintain_order=True, include_key=False, as_dict=True)
         for (number,), part in parts.items():
             self.put(int(number), part)
+
+    def rows_on(self, shelf: int) -> int:
+        return sum(height for _, _, height in self._places.get(shelf, ()))
+
+    def clear(self, shelf: int) -> None:
+        """What was put there counts no longer."""
+        self.height -= self.rows_on(shelf)
+        self._places.pop(shelf, None)
 
     def get(self, shelf: int) -> pl.DataFrame:
         """Raises StorageError."""
         frames = [
             pl.read_ipc_stream(io.BytesIO(self._scratch.read(offset, size)))
-            for offset, size in self._places.get(shelf, ())
+            for offset, size, _ in self._places.get(shelf, ())
         ]
         return pl.concat(frames) if frames else pl.DataFrame(schema=self.schema)

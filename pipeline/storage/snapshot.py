@@ -40,7 +40,7 @@ STANDING_SCHEMA = {
 BATCH_ROWS = 50_000
 """Records of small pieces that are looked at together: ten pieces cost little more than one."""
 
-OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean()}
+OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean(), "ordinal": pl.UInt32()}
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 
@@ -94,7 +94,7 @@ class Snapshot:
         return gathered(map(_outcomes_in, gathered(pieces, BATCH_ROWS)), rows)
 
     def _ended(self, number: int) -> pl.DataFrame:
-        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
+        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed", "ordinal"]
         piece = pl.lit(number, pl.UInt32).alias("piece")
         return self.piece(number, columns).with_row_index("place").with_columns(piece)
 
@@ -211,19 +211,20 @@ def _outcomes_in(records: pl.DataFrame) -> pl.DataFrame:
         pl.col("kind").is_null().alias("answered"),
         pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
         pl.col("renewed").fill_null(False),
+        pl.col("ordinal").fill_null(0).cast(pl.UInt32),
     )
 
 
 def that_count(outcomes: pl.DataFrame) -> pl.DataFrame:
     """Of all outcomes of some keys, in order, those that count: one per key (see ``Snapshot.standing``)."""
     if outcomes["key"].n_unique() == outcomes.height:
-        return outcomes.drop("renewed")
+        return outcomes.drop("renewed", "ordinal")
     answered, renewed = pl.col("answered"), pl.col("renewed")
     counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
     for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
         those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
         counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
-    return _with_refusals(counts, outcomes).drop("renewed")
+    return _with_refusals(counts, outcomes).drop("renewed", "ordinal")
 
 
 def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:

@@ -1,8 +1,9 @@
 """The rows of the input beside what the checkpoint knows of them, joined by key in bounded memory.
 
-Up to one range of rows it is a plain join. Beyond that, rows and records are spread by their key over shelves of a file
-without a name, each shelf is joined alone, and what comes of it is brought back into ranges of rows in input order.
-So it does not matter where a row stood when it was asked.
+Up to one range of rows it is a plain join. Beyond that each range of rows is joined to the records of rows that stood
+in it when they were asked, which are nearly always those; the few strays are then looked for in all ranges. When too
+many rows have moved, rows and records are spread by their key over shelves of a file without a name, each shelf is
+joined alone, and what comes of it is brought back into ranges in input order.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _KINDS = {
     "piece": pl.UInt32(),
     "place": pl.UInt32(),
 }
+_MOST_RECORDS = 3
+"""Records that the rows of a range may have on average, when each range is joined in its place."""
+
 _ROWS = {"ordinal": pl.UInt32(), "key": pl.Int128()}
 
 
@@ -35,6 +39,10 @@ def beside(keys: Keys, snapshot: Snapshot | None, range_rows: int = RANGE_ROWS) 
         known = pl.DataFrame(schema=STANDING_SCHEMA) if snapshot is None else snapshot.standing()
         table, gone = _joined(keys.frame(), known)
         return Ranged.of(table), Ranged.of(gone)
+    if snapshot is not None and not keys.dedupe:
+        in_place = _InPlace(keys, snapshot, range_rows).joined()
+        if in_place is not None:
+            return in_place
     return _Spread(keys, snapshot, range_rows).joined()
 
 
@@ -61,8 +69,57 @@ def _summed(kinds: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def _joined(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    table = rows.join(known, on="key", how="left", maintain_order="left")
-    return table, known.join(rows, on="key", how="anti")
+    return _beside(rows, known), known.join(rows, on="key", how="anti")
+
+
+def _beside(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    return rows.join(known, on="key", how="left", maintain_order="left")
+
+
+class _InPlace:
+    """Each row has a key of its own here. So a record that is of no row of its range is of a row elsewhere, or of none;
+    and all other records of a row are strays as well, or in the row's own range."""
+
+    def __init__(self, keys: Keys, snapshot: Snapshot, range_rows: int) -> None:
+        self.keys = keys
+        self.snapshot = snapshot
+        self.range_rows = range_rows
+
+    def joined(self) -> tuple[Ranged, Ranged] | None:
+        """None where that would take too much memory: many rows have moved, or have several records."""
+        found, strays = self._found(), pl.DataFrame(schema=OUTCOME_SCHEMA)
+        if not len(self.keys) or any(found.rows_on(shelf) > _MOST_RECORDS * self.range_rows for shelf in found):
+            return None
+        table = _new(self.snapshot, _schema(self.keys))
+        for number, rows in enumerate(self.keys.frames(self.range_rows)):
+            records = found.get(number)
+            known = that_count(records)
+            joined = _beside(rows, known)
+            if joined.height - joined["piece"].null_count() < known.height:
+                strays = pl.concat([strays, records.join(rows, on="key", how="anti")])
+                if strays.height > self.range_rows:
+                    return None
+            table.put(number, joined)
+        gone = self._home(strays, found, table) if strays.height else strays
+        return Ranged.on(table), Ranged.of(that_count(gone))
+
+    def _found(self) -> Shelves:
+        found = _new(self.snapshot, OUTCOME_SCHEMA)
+        last = max(0, len(self.keys) - 1) // self.range_rows
+        for frame in self.snapshot.batches(self.range_rows):
+            found.spread(frame, (pl.col("ordinal") // self.range_rows).clip(0, last))
+        return found
+
+    def _home(self, strays: pl.DataFrame, found: Shelves, table: Shelves) -> pl.DataFrame:
+        """Joins the ranges anew that strays belong to; gives those that belong to none."""
+        for number, rows in enumerate(self.keys.frames(self.range_rows)):
+            ours = strays.join(rows, on="key", how="semi")
+            if ours.height:
+                strays = strays.join(ours, on="key", how="anti", maintain_order="left")
+                records = pl.concat([found.get(number), ours]).sort("piece", "place")
+                table.clear(number)
+                table.put(number, _beside(rows, that_count(records)))
+        return strays.sort("piece", "place")
 
 
 class _Spread:
@@ -75,7 +132,7 @@ class _Spread:
         self.shelf = pl.col("key").cast(pl.UInt64, wrap_numerical=True) % self.shelves
 
     def joined(self) -> tuple[Ranged, Ranged]:
-        gone = self._new(STANDING_SCHEMA)
+        gone = _new(self.snapshot, STANDING_SCHEMA)
         table = self._in_order(self._tables(gone))
         return Ranged.on(table), Ranged.on(gone)
 
@@ -88,32 +145,34 @@ class _Spread:
             yield table
 
     def _rows(self) -> Shelves:
-        rows = self._new(_ROWS)
+        rows = _new(self.snapshot, _ROWS)
         for frame in self.keys.frames(self.range_rows):
             rows.spread(frame, self.shelf)
         return rows
 
     def _found(self) -> Shelves:
-        found = self._new(OUTCOME_SCHEMA)
+        found = _new(self.snapshot, OUTCOME_SCHEMA)
         for frame in self.snapshot.batches(self.range_rows) if self.snapshot is not None else ():
             found.spread(frame, self.shelf)
         return found
 
     def _in_order(self, tables: Iterator[pl.DataFrame]) -> Shelves:
-        mixed = self._new(self._schema())
+        mixed = _new(self.snapshot, _schema(self.keys))
         for table in tables:
             mixed.spread(table, pl.col("ordinal") // self.range_rows)
-        ordered = self._new(mixed.schema)
+        ordered = _new(self.snapshot, mixed.schema)
         for number in mixed:
             ordered.put(number, mixed.get(number).sort("ordinal"))
         return ordered
 
-    def _schema(self) -> dict[str, pl.DataType]:
-        copy = {"copy": pl.Boolean()} if self.keys.dedupe else {}
-        known = {name: kind for name, kind in STANDING_SCHEMA.items() if name != "key"}
-        return {**_ROWS, **copy, **known}
 
-    def _new(self, schema: Mapping[str, pl.DataType]) -> Shelves:
-        if self.snapshot is None:
-            return Shelves(Scratch.new(Files(), None), schema)
-        return Shelves(Scratch.new(self.snapshot.files, self.snapshot.layout.folder), schema)
+def _schema(keys: Keys) -> dict[str, pl.DataType]:
+    copy = {"copy": pl.Boolean()} if keys.dedupe else {}
+    known = {name: kind for name, kind in STANDING_SCHEMA.items() if name != "key"}
+    return {**_ROWS, **copy, **known}
+
+
+def _new(snapshot: Snapshot | None, schema: Mapping[str, pl.DataType]) -> Shelves:
+    if snapshot is None:
+        return Shelves(Scratch.new(Files(), None), schema)
+    return Shelves(Scratch.new(snapshot.files, snapshot.layout.folder), schema)

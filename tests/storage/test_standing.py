@@ -36,6 +36,7 @@ class Event(NamedTuple):
     permanent: bool
     renewed: bool
     at: int
+    stood: int = 0  # the ordinal of the row when it was asked
 
 
 EVENT = st.builds(
@@ -46,6 +47,7 @@ EVENT = st.builds(
     st.booleans(),
     st.booleans(),
     st.integers(1, 5),
+    st.integers(0, 14),
 )
 
 
@@ -77,6 +79,7 @@ def _piece(events: Sequence[Event], mode: str) -> pl.DataFrame:
     columns = {
         "key": [bytes.fromhex(key_list([one.row], mode).hex(0)) for one in events],
         "event": [one.event for one in events],
+        "ordinal": [one.stood for one in events],
         "id": [str(one.row[0]) for one in events],
         "status": ["failed" if one.kind else "ok" for one in events],
         "kind": [one.kind for one in events],
@@ -121,12 +124,16 @@ def by_key(frame: pl.DataFrame) -> dict[str, tuple[bool, str | None, int]]:
     st.lists(st.integers(0, 16), max_size=4),
     st.sampled_from(["id", "place", "dedupe"]),
     st.integers(1, 5),
+    st.integers(0, 15),
 )
 def test_ranges_stand_as_the_whole_table_does(
-    table: list[tuple[int, str]], events: list[Event], cuts: list[int], mode: str, range_rows: int
+    table: list[tuple[int, str]], events: list[Event], cuts: list[int], mode: str, range_rows: int, moved: int
 ) -> None:
+    """Most rows stand where they stood when they were asked, but for those of the first ``moved`` records."""
     if mode == "id":
         table = list({row[0]: row for row in table}.values())
+    stands = {row: place for place, row in enumerate(table)}
+    events = [*events[:moved], *(one._replace(stood=stands.get(one.row, one.stood)) for one in events[moved:])]
     keys, snapshot = key_list(table, mode), Pieces(events, cuts, mode)
     whole, lost = plain(keys, snapshot.standing())
     ranged, gone = beside(keys, snapshot, range_rows)
