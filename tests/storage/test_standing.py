@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from tempfile import gettempdir
 from typing import NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StorageError
@@ -149,6 +150,34 @@ def test_ranges_stand_as_the_whole_table_does(
     every = standings(snapshot, range_rows)
     assert every.whole().sort("key").equals(snapshot.standing().sort("key"))
     assert by_kind(every).equals(by_kind(Ranged.of(snapshot.standing())))
+
+
+FEW = st.builds(
+    Event,
+    st.tuples(st.integers(0, 4), st.just("plain")),
+    st.just("outcome"),
+    st.sampled_from([None, None, "timeout"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 5),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(FEW, st.sampled_from([None, None, 0, 2, 4, 9])), min_size=4, max_size=9), st.randoms())
+def test_strays_come_home_in_the_order_in_which_they_were_recorded(
+    history: list[tuple[Event, int | None]], chance: Random
+) -> None:
+    """Rows of several records each, of which a few were written down when the row stood elsewhere."""
+    table = [(number, "plain") for number in range(4)]
+    events = [one._replace(stood=one.row[0] if stood is None else stood) for one, stood in history]
+    cuts = chance.sample(range(len(events)), 2)
+    keys, snapshot = key_list(table, "id"), Pieces(events, cuts, "id")
+    whole, lost = plain(keys, snapshot.standing())
+    ranged, gone = beside(keys, snapshot, 3)
+    assert ranged.whole().equals(whole)
+    assert ranged.height == len(table)
+    assert gone.whole().sort("key").equals(lost.sort("key"))
 
 
 @given(
