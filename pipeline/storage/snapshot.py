@@ -43,6 +43,8 @@ BATCH_ROWS = 50_000
 OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean(), "ordinal": pl.UInt32()}
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+_OF_TOTALS = ("event", "billed", "attempts", *_COUNTS)
+_OF_OUTCOMES = ("key", "status", "kind", "permanent", "ended_at", "renewed", "ordinal", *_OF_TOTALS)
 
 
 class Snapshot:
@@ -61,6 +63,8 @@ class Snapshot:
         self._sources += loose
         self.records = sum(part.rows for part in listing.parts.values()) + sum(table.height for table in loose)
         self._cache: dict[int, pl.DataFrame] = {}
+        # The ledger, and the pieces with replies of unfinished exchanges; known once all outcomes have been read.
+        self._seen: tuple[Totals, set[int]] | None = None
 
     def _journal(self, files: Files, job: str) -> list[tuple[int, pl.DataFrame]]:
         tables = []
@@ -90,13 +94,20 @@ class Snapshot:
     def batches(self, rows: int) -> Iterator[pl.DataFrame]:
         """How rows ended (``OUTCOME_SCHEMA``), in the order in which they did: frames made of at least so many records,
         but for the last."""
-        pieces = map(self._ended, range(len(self)))
-        return gathered(map(_outcomes_in, gathered(pieces, BATCH_ROWS)), rows)
+        return gathered(self._outcomes(), rows)
 
-    def _ended(self, number: int) -> pl.DataFrame:
-        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed", "ordinal"]
+    def _outcomes(self) -> Iterator[pl.DataFrame]:
+        """Every piece is read once; what else it tells is noted in passing."""
+        total, kept = Totals(), set[int]()
+        for records in gathered(map(self._numbered, range(len(self))), BATCH_ROWS):
+            total += _totals_of(records)
+            kept.update(records.filter(pl.col("event") == "kept")["piece"])
+            yield _outcomes_in(records)
+        self._seen = total, kept
+
+    def _numbered(self, number: int) -> pl.DataFrame:
         piece = pl.lit(number, pl.UInt32).alias("piece")
-        return self.piece(number, columns).with_row_index("place").with_columns(piece)
+        return self.piece(number, _OF_OUTCOMES).with_row_index("place").with_columns(piece)
 
     def last_ordinal(self) -> int:
         """Where the row stood that was drawn last, or about that; -1 when there is no record."""
@@ -112,8 +123,7 @@ class Snapshot:
         found: dict[str, list[ApiReply]] = {}
         began: dict[str, float] = {}
         for number in range(len(self)):
-            events = self.piece(number, ["key", "event"])
-            if not found and not (events["event"] == "kept").any():
+            if not found and not self._has_kept(number):
                 continue
             for key, event, at, record in self._in_order(number):
                 if event == "kept":
@@ -123,6 +133,11 @@ class Snapshot:
                     found.pop(key, None)
                     began.pop(key, None)
         return {key: tuple(replies) for key, replies in found.items() if began[key] >= since}
+
+    def _has_kept(self, number: int) -> bool:
+        if self._seen is not None:
+            return number in self._seen[1]
+        return bool((self.piece(number, ["event"])["event"] == "kept").any())
 
     def fetched(self) -> pl.DataFrame:
         """What came of links, by row key: columns key and fetched. The latest record counts."""
@@ -180,11 +195,10 @@ class Snapshot:
 
     def totals(self) -> Totals:
         """The ledger of all runs of this job: one attempt per record that was sent."""
-        columns = ["billed", "event", "attempts", *_COUNTS]
-        total = Totals()
-        for records in gathered((self.piece(number, columns) for number in range(len(self))), BATCH_ROWS):
-            total += _totals_of(records.filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0)))
-        return total
+        if self._seen is not None:
+            return self._seen[0]
+        pieces = (self.piece(number, _OF_TOTALS) for number in range(len(self)))
+        return sum(map(_totals_of, gathered(pieces, BATCH_ROWS)), Totals())
 
     def moments(self, amount: pl.Expr) -> tuple[int, float, float]:
         """Of an amount over all billed replies that have it: how many, their mean, and their standard deviation."""
@@ -240,7 +254,8 @@ def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def _totals_of(made: pl.DataFrame) -> Totals:
+def _totals_of(records: pl.DataFrame) -> Totals:
+    made = records.filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0))
     billed = pl.col("billed") == Billed.YES
     maybe = pl.col("billed") == Billed.MAYBE
     reported = pl.col("prompt_tokens").is_not_null() | pl.col("total_tokens").is_not_null()

@@ -210,6 +210,26 @@ def test_the_totals_are_of_every_attempt_that_was_sent(checkpoint: Checkpoint) -
     assert look(checkpoint).totals() == Totals(4, 2, 1, Usage(10, 5, 15), 1)
 
 
+def test_what_is_noted_in_passing_is_what_a_look_of_its_own_tells(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.storage.snapshot.BATCH_ROWS", 3)
+    for row in range(12):
+        checkpoint.superseded(f"{row:032x}", TransientError("slow", kind="timeout", billed=Billed.MAYBE))
+        if row % 5 == 0:
+            checkpoint.keep(f"{row:032x}", ApiReply(200, {}, b"", f"said to {row}", Usage(1, 2), 0.1))
+        if row % 2:
+            put(checkpoint, row, Status.OK, "one", billed=Billed.YES, usage=Usage(10, row, 15))
+        if row % 3 == 0:
+            seal(checkpoint)
+    passed = look(checkpoint)
+    passed.standing()
+    assert passed.totals() == look(checkpoint).totals()
+    assert passed.totals().attempts == 12 + 6 + 3
+    assert passed.kept() == look(checkpoint).kept()
+    assert len(passed.kept()) == 2  # of rows 0 and 10; row 5 has ended
+
+
 def test_a_counter_that_nobody_reported_is_unknown_and_not_zero(checkpoint: Checkpoint) -> None:
     put(checkpoint, 1, Status.OK, "one", billed=Billed.YES, usage=Usage(prompt_tokens=0))
     assert look(checkpoint).totals().usage == Usage(prompt_tokens=0)

@@ -68,6 +68,7 @@ class Pieces(Snapshot):
         self.layout = Layout(gettempdir())
         self.records = len(events)
         self._cache = {}
+        self._seen = None
         self._sources = []
         begin = 0
         for end in [*sorted({min(cut, len(events)) for cut in cuts}), len(events)]:
