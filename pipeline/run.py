@@ -52,6 +52,7 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS, Join, publish
 from pipeline.storage.published import Published, in_place, look, settle_time, unfinished_ns
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Stamp
 from pipeline.summary import NAME as SUMMARY
@@ -97,6 +98,7 @@ class _Known:
     since_last_run: Mapping[str, int]
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
     unfetched: Mapping[str, str] = field(default_factory=dict)  # texts with links that are still to be fetched
+    seen: tuple[Snapshot, Ranged] | None = None  # what ``standing`` was made of; the keys that no row has
 
 
 def run(
@@ -276,7 +278,8 @@ class _OneRun:
         replies = snapshot.kept(self._replies_since())
         unfetched = snapshot.unfetched() if job.media is not None and job.media.download else {}
         totals, listed = snapshot.totals(), cut_off is None
-        return _Known(fingerprint, keys, plan, standing, totals, rows, listed, fresh, since, replies, unfetched)
+        seen = snapshot, gone
+        return _Known(fingerprint, keys, plan, standing, totals, rows, listed, fresh, since, replies, unfetched, seen)
 
     def _begin(self, keys: Keys, fingerprint: str, rows: int) -> None:
         """What is listed while rows are sent outlives this process."""
@@ -405,8 +408,7 @@ class _OneRun:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self, known: _Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
-        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
-        standing, gone = stand(known.keys, snapshot)
+        snapshot, standing, gone = self._now(known)
         statuses, failures, transient = count_ended(standing.table)
         unseen = max(0, known.rows - len(known.keys))  # a fresh job that was stopped has not looked at its last rows
         if unseen:
@@ -423,6 +425,15 @@ class _OneRun:
         told = words(reason) if reason is not None else {"message": summary.message}
         self.log.info("end", exit_code=summary.exit_code, statuses=statuses, **told)
         return summary
+
+    def _now(self, known: _Known) -> tuple[Snapshot, Standing, Ranged]:
+        """The checkpoint as it stands; as it stood, where no record has come since: none is ever taken away."""
+        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
+        if known.standing is not None and known.seen is not None:
+            before, gone = known.seen
+            if before.records == snapshot.records and len(known.keys) == known.standing.table.height:
+                return before, known.standing, gone
+        return snapshot, *stand(known.keys, snapshot)
 
     def _publish(
         self,
