@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import orjson
 
 from pipeline import comparison
-from pipeline.before import count, expired_words
+from pipeline.before import expired_words
 from pipeline.drift import Drift, exceeded, judge
 from pipeline.errors import PipelineError, RunPaused
 from pipeline.evaluate import Evaluation, evaluate
@@ -18,8 +18,10 @@ from pipeline.ledger import Totals
 from pipeline.onerun import Known, OneRun, allowed_failures
 from pipeline.plan import Finished, Standing, kept_keys, keys_name, list_keys, since_last_run, stand
 from pipeline.progress import plain
+from pipeline.stand import count_ended
 from pipeline.storage.output import Join, publish
 from pipeline.storage.published import Published, in_place, look, settle_time, unfinished_ns
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.summary import Summary
 from pipeline.work import words
@@ -31,9 +33,8 @@ class After(OneRun):
     """The part of a run that tells how it ended."""
 
     def _finish(self, known: Known, reason: PipelineError | None, sent: int, complete: bool) -> Summary:
-        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
-        standing, gone = stand(known.keys, snapshot)
-        statuses, failures, transient = count(standing.table)
+        snapshot, standing, gone = self._now(known)
+        statuses, failures, transient = count_ended(standing.table)
         unseen = max(0, known.rows - len(known.keys))  # a fresh job that was stopped has not looked at its last rows
         if unseen:
             statuses["pending"] = statuses.get("pending", 0) + unseen
@@ -50,6 +51,15 @@ class After(OneRun):
         self.log.info("end", exit_code=summary.exit_code, statuses=statuses, **told)
         return summary
 
+    def _now(self, known: Known) -> tuple[Snapshot, Standing, Ranged]:
+        """The checkpoint as it stands; as it stood, where no record has come since: none is ever taken away."""
+        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
+        if known.standing is not None and known.seen is not None:
+            before, gone = known.seen
+            if before.records == snapshot.records and len(known.keys) == known.standing.table.height:
+                return before, known.standing, gone
+        return snapshot, *stand(known.keys, snapshot)
+
     def _publish(
         self,
         known: Known,
@@ -60,7 +70,7 @@ class After(OneRun):
         removed: int,
     ) -> Summary:
         job = self.job
-        if known.standing is None:
+        if not known.listed:
             known.keys.save(self.files, self.checkpoint.layout.keys, keys_name(job, known.fingerprint))
         join = Join(
             job.source,

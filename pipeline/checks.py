@@ -14,11 +14,11 @@ from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
 from pipeline.run import CHECKPOINT, refuse_foreign
-from pipeline.wired import connections_each
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.watch import ALIKE_FIRST
+from pipeline.wired import connections_each
 
 
 def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:

@@ -19,13 +19,14 @@ from pipeline.errors import CheckpointError, SpecError, StorageError
 from pipeline.evaluate import Evaluation
 from pipeline.job import Job
 from pipeline.ledger import Totals
-from pipeline.plan import Finished, Plan, Wish, kept_keys, list_keys, make, stand
+from pipeline.plan import Finished, Plan, Wish, go_on, kept_keys, list_keys, make, stand
 from pipeline.records import Usage
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.standing import by_kind, standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ def forecast(
         if finished is not None and past and not finished.may_have_expired(wish):
             return _forecast(job, finished.plan(), finished.totals, found.snapshot)
         keys = kept_keys(job, files, found.layout.keys, fingerprint)
+        cut_off = go_on(job, files, found.layout, fingerprint, found.snapshot) if keys is None else None
+        if cut_off is not None:
+            rows, standing, gone = cut_off.rows, cut_off.standing, cut_off.gone
+            plan = make(job, standing, gone, found.snapshot, wish=wish, asked_before=found.job.question, rows=rows)
+            return _forecast(job, plan, found.snapshot.totals(), found.snapshot)
     if keys is None:
         job.source.check_ids()
     keys = list_keys(job, keys, tick)
@@ -197,12 +203,10 @@ def _seconds(job: Job, requests: int, prompt: int | None, completion: int | None
 def failures(folder: str) -> list[dict[str, Any]]:
     """Failed rows by kind, most frequent first, with one example each."""
     found = must_know(folder)
-    standing = found.snapshot.standing()
     told = []
-    for kind, rows, permanent in found.snapshot.by_kind(standing).iter_rows():
-        first = standing.filter(~pl.col("answered") & (pl.col("kind") == kind)).head(1).with_row_index("ordinal")
+    for kind, rows, permanent, *at in by_kind(standings(found.snapshot)).iter_rows():
         columns = ["id", "error", "http_status", "attempts", "raw", "ordinal"]
-        place = first.select("ordinal", "piece", "place")
+        place = pl.DataFrame([(0, *at)], ["ordinal", "piece", "place"], orient="row").cast(pl.UInt32)
         record = found.snapshot.gather(place, [name for name in columns if name != "ordinal"]).row(0, named=True)
         told.append(
             {

@@ -15,6 +15,8 @@ from pipeline.stop import DRAIN_S, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
+from pipeline.storage.ranged import Ranged
+from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Stamp
 
 
@@ -42,10 +44,12 @@ class Known:
     standing: Standing | None  # None for a fresh job, whose rows are not looked at before they are sent
     before: Totals
     rows: int
+    listed: bool  # the keys are those of all rows, and kept
     fresh: bool  # there is no answer in the folder
     since_last_run: Mapping[str, int]
     kept: Mapping[str, Sequence[ApiReply]] = field(default_factory=dict)  # paid replies of unfinished rows
     unfetched: Mapping[str, str] = field(default_factory=dict)  # texts with links that are still to be fetched
+    seen: tuple[Snapshot, Ranged] | None = None  # what ``standing`` was made of; the keys that no row has
 
 
 class OneRun:

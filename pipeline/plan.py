@@ -1,27 +1,31 @@
 """What a run would do, before it does it: the keys of the input against the keys of the checkpoint.
 
-All in columns: a row costs a few dozen bytes here, whatever it holds.
+All in columns and by ranges of rows: beyond a range a row costs one byte of memory here, whatever it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import polars as pl
 
 from pipeline.drift import Drift
-from pipeline.errors import SpecError
 from pipeline.job import Job, same_ids
 from pipeline.ledger import Totals
 from pipeline.records import Usage
+from pipeline.stand import ALL_KINDS as ALL_KINDS
+from pipeline.stand import Standing as Standing
+from pipeline.stand import Wish as Wish
+from pipeline.stand import stand as stand
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
-from pipeline.storage.output import COPY
-from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
-
-ALL_KINDS = "all"
+from pipeline.storage.layout import CHECKPOINT, Layout
+from pipeline.storage.named import count_listed, count_named
+from pipeline.storage.ranged import Ranged
+from pipeline.storage.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,44 +52,6 @@ class Plan:
     @property
     def to_send(self) -> int:
         return self.new + self.changed + self.failed_again + self.expired_again
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a run does beyond sending what has no answer. ``expired_before``: answers older than this moment (seconds
-    since 1970) have expired; None: the spec declares no age."""
-
-    retry_failed: str | None = None  # None, ALL_KINDS, or a kind
-    expired_before: float | None = None
-    refresh_expired: bool = False
-
-    @classmethod
-    def of(cls, job: Job, now: float, retry_failed: str | None, *, refresh_expired: bool) -> Wish:
-        """Raises SpecError for ``--refresh-expired`` without an age."""
-        age_s = job.expire_s
-        if refresh_expired and age_s is None:
-            raise SpecError(
-                "--refresh-expired: the spec does not say when an answer expires; write for example `expire: 30d`"
-            )
-        return cls(retry_failed, None if age_s is None else now - age_s, refresh_expired)
-
-    def expired(self) -> pl.Expr:
-        if self.expired_before is None:
-            return pl.lit(False)
-        return pl.col("answered").fill_null(False) & (pl.col("at") < self.expired_before)
-
-    def renews(self) -> pl.Expr:
-        """The row has an answer, and is asked all the same."""
-        return self.expired() if self.refresh_expired else pl.lit(False)
-
-    def to_do(self) -> pl.Expr:
-        known = pl.col("answered")
-        again = ~pl.col("permanent")
-        if self.retry_failed == ALL_KINDS:
-            again = pl.lit(True)
-        elif self.retry_failed is not None:
-            again = again | (pl.col("kind") == self.retry_failed)
-        return known.is_null() | (~known & again) | self.renews()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,30 +108,6 @@ class Finished:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Each input row beside what the checkpoint knows of it. Columns: ordinal, key and STANDING_SCHEMA's."""
-
-    table: pl.DataFrame
-
-    def each(self, asked: pl.Expr) -> bytes:
-        """One truth value per ordinal, 0 or 1."""
-        return bytes(self.table.select("ordinal", asked.alias("asked"))["asked"].cast(pl.UInt8).to_list())
-
-    def to_do(self, wish: Wish) -> bytes:
-        """Which rows are to be sent: of those that share a request the first."""
-        asked = wish.to_do()
-        return self.each(asked & ~pl.col(COPY) if COPY in self.table.columns else asked)
-
-    def expired(self, wish: Wish) -> int:
-        return int(self.table.filter(wish.expired()).height)
-
-    def oldest(self) -> int | None:
-        """When the oldest answer came; None when there is none."""
-        found: int | None = self.table.filter("answered")["at"].min()  # type: ignore[assignment]
-        return found
-
-
 def keys_name(job: Job, fingerprint: str) -> str:
     """What a kept list of keys belongs to."""
     return f"{fingerprint} {job.question}"
@@ -186,7 +128,12 @@ def _listed(job: Job, keys: Keys, tick: Callable[[int], None] = lambda rows: Non
 
 def no_keys(job: Job, *, dedupe: bool | None = None) -> Keys:
     """To be filled as the rows are rendered."""
-    return Keys(has_ids=_has_ids(job), dedupe=job.spec.dedupe if dedupe is None else dedupe)
+    return Keys(
+        has_ids=_has_ids(job),
+        dedupe=job.spec.dedupe if dedupe is None else dedupe,
+        folder=os.path.join(job.folder, CHECKPOINT),
+        rows=job.source.counted or 0,
+    )
 
 
 def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | None:
@@ -196,79 +143,99 @@ def kept_keys(job: Job, files: Files, path: str, fingerprint: str) -> Keys | Non
     return Keys.load(files, path, name, has_ids=_has_ids(job), dedupe=job.spec.dedupe)
 
 
-def stand(keys: Keys, snapshot: Snapshot | None) -> tuple[Standing, pl.DataFrame]:
-    """Rows beside what is known of them, and the checkpoint's keys that no row has any more."""
-    known = snapshot.standing() if snapshot is not None else pl.DataFrame(schema=STANDING_SCHEMA)
-    rows = keys.frame()
-    table = rows.join(known, on="key", how="left", maintain_order="left")
-    gone = known.join(rows, on="key", how="anti")
-    return Standing(table), gone
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The rows of the input, all of them or the first, beside what the checkpoint knows of them."""
+
+    keys: Keys
+    rows: int  # of the whole input; those behind the keys have never been asked
+    standing: Standing
+    gone: Ranged
+
+
+def go_on(job: Job, files: Files, layout: Layout, fingerprint: str, snapshot: Snapshot) -> Looked | None:
+    """Where a first run was cut off: its list of keys, which ends with the last rows that it drew. None where there is
+    no such list, or not every record is of a row in it."""
+    if not fingerprint or job.spec.dedupe or job.attach.reads_files:
+        return None
+    keys = no_keys(job)
+    rows = keys.go_on(files, layout.begun, keys_name(job, fingerprint))
+    if rows is None:
+        return None
+    drawn = snapshot.last_ordinal() + 1
+    for batch in job.source.rows(job.used, len(keys)) if len(keys) < drawn else ():
+        for row in batch[: drawn - len(keys)]:
+            keys.add(row.id, job.asked(row))
+        if len(keys) >= drawn:
+            break
+    standing, gone = stand(keys, snapshot)
+    # Keys are distinct: when every record is of one of these rows, none is of a row behind them.
+    return None if gone.height else Looked(keys, rows, standing, gone)
 
 
 def make(
     job: Job,
     standing: Standing,
-    gone: pl.DataFrame,
+    gone: Ranged,
     snapshot: Snapshot | None,
     *,
     wish: Wish,
     asked_before: str,
+    rows: int | None = None,
 ) -> Plan:
-    """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one."""
-    table = standing.table
-    if COPY in table.columns:
-        table = table.filter(~pl.col(COPY))
-    marked = table.select(
-        pl.col("answered").fill_null(False).alias("done"),
-        pl.col("answered").is_null().alias("unknown"),
-        wish.to_do().alias("to_do"),
-        wish.expired().alias("expired"),
-        "ordinal",
-    )
-    done = int(marked["done"].sum())
-    unknown = int(marked["unknown"].sum())
-    failed = table.height - done - unknown
-    failed_again = int((marked["to_do"] & ~marked["unknown"] & ~marked["done"]).sum())
-    expired = int(marked["expired"].sum())
-    unknown_rows = marked.filter("unknown")["ordinal"]
-    changed = _changed(job, unknown_rows, gone, snapshot)
-    return Plan(
-        rows=standing.table.height,
+    """Count what a run would do. ``asked_before``: the job's question when it last ran, empty for a new one. ``rows``:
+    of the whole input, where ``standing`` is of its first rows and the rest has never been asked."""
+    unknown, done = pl.col("answered").is_null(), pl.col("answered").fill_null(False)
+    counted = standing.count(
+        first=pl.col("ordinal").is_not_null(),
         done=done,
-        new=unknown - changed,
+        unknown=unknown,
+        failed_again=wish.to_do() & ~unknown & ~done,
+        expired=wish.expired(),
+    )
+    failed = counted["first"] - counted["done"] - counted["unknown"]
+    changed = _changed(job, standing, counted["unknown"], gone, snapshot)
+    behind = 0 if rows is None else rows - standing.table.height
+    return Plan(
+        rows=standing.table.height + behind,
+        done=counted["done"],
+        new=counted["unknown"] - changed + behind,
         changed=changed,
-        failed_again=failed_again,
-        failed_kept=failed - failed_again,
+        failed_again=counted["failed_again"],
+        failed_kept=failed - counted["failed_again"],
         removed=max(0, gone.height - changed),
-        again=_again(job, unknown_rows, gone, snapshot, asked_before),
-        expired=expired,
-        expired_again=expired if wish.refresh_expired else 0,
-        copies=standing.table.height - table.height,
+        again=_again(job, standing, counted["unknown"], gone, snapshot, asked_before),
+        expired=counted["expired"],
+        expired_again=counted["expired"] if wish.refresh_expired else 0,
+        copies=standing.table.height - counted["first"],
     )
 
 
-def _again(job: Job, unknown: pl.Series, gone: pl.DataFrame, snapshot: Snapshot | None, asked_before: str) -> int:
+def _again(
+    job: Job, standing: Standing, unknown: int, gone: Ranged, snapshot: Snapshot | None, asked_before: str
+) -> int:
     """Requests for rows that have their answer under the question ``asked_before``."""
     if asked_before in ("", job.question):
         return 0
     if asked_before == job.question_if(dedupe=not job.spec.dedupe):
         # The rows are known by other keys, and nothing else has changed: those keys tell exactly.
         before, _ = stand(_listed(job, no_keys(job, dedupe=not job.spec.dedupe)), snapshot)
-        answered = before.table.filter(pl.col("answered").fill_null(False))["ordinal"]
-        return int(unknown.is_in(answered.implode()).sum())
-    answers = gone.filter("answered")
+        answered = before.each(pl.col("answered"))
+        both = int.from_bytes(answered) & int.from_bytes(standing.unknown())
+        return both.bit_count()
+    answers = gone.filter(pl.col("answered"))
     # Without ids, or under other ones, nobody can tell which answers were these rows': as many as may be.
     comparable = _has_ids(job) and same_ids(asked_before, job.question)
-    return _changed(job, unknown, answers, snapshot) if comparable else min(unknown.len(), answers.height)
+    return _changed(job, standing, unknown, answers, snapshot) if comparable else min(unknown, answers.height)
 
 
-def since_last_run(plan: Plan, gone: pl.DataFrame | None, listed_before: Keys | None) -> dict[str, int]:
+def since_last_run(plan: Plan, gone: Ranged | None, listed_before: Keys | None) -> dict[str, int]:
     """The rows of the input beside those of the last run: kept (the same question was asked before), new, changed;
     and gone, of the questions that the last run had listed. Of rows that share a question the first alone counts."""
     kept = plan.rows - plan.copies - plan.new - plan.changed
     left = 0 if gone is None else gone.height
     if gone is not None and listed_before is not None:
-        left = gone.join(listed_before.frame(), on="key", how="semi").height
+        left = count_listed(gone, listed_before)
     return {"kept": kept, "new": plan.new, "changed": plan.changed, "gone": max(0, left - plan.changed)}
 
 
@@ -276,21 +243,18 @@ def _has_ids(job: Job) -> bool:
     return job.spec.input.id is not None
 
 
-def _changed(job: Job, unknown: pl.Series, gone: pl.DataFrame, snapshot: Snapshot | None) -> int:
+def _changed(job: Job, standing: Standing, unknown: int, gone: Ranged, snapshot: Snapshot | None) -> int:
     """Rows without a known key whose id has one under another question. Without ids an edit is a new row."""
-    if snapshot is None or not _has_ids(job) or unknown.is_empty() or gone.is_empty():
+    if snapshot is None or not _has_ids(job) or not unknown or not gone.height:
         return 0
-    wanted = snapshot.ids(gone)
-    count = 0
-    place = 0
-    waiting = iter(unknown)
-    current = next(waiting, None)
-    for rows in job.source.rows(()):
-        end = place + len(rows)
-        while current is not None and current < end:
-            count += rows[current - place].id in wanted
-            current = next(waiting, None)
-        if current is None:
-            break
-        place = end
-    return count
+    return count_named(_ids(job, standing.unknown()), gone, snapshot)
+
+
+def _ids(job: Job, asked: bytes) -> Iterator[pl.Series]:
+    """Ids of the rows whose byte is 1."""
+    begin, end = asked.find(1), asked.rfind(1) + 1
+    for ids in job.source.ids(begin):
+        if begin >= end:
+            return
+        yield ids.filter(pl.Series(asked[begin : begin + ids.len()], dtype=pl.UInt8) == 1)
+        begin += ids.len()

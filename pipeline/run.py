@@ -125,7 +125,6 @@ class _OneRun(Before, After):
             settle_time(self.files, self.folder, self.began, finished=finished.exit_code == 0)
             finished.write(self.files)
             return finished
-        self.job.source.check_ids()
         known = self._look(fingerprint)
         self._refuse_buying_again(known.plan)
         stop = Stop()

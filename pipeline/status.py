@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
-import polars as pl
 
 from pipeline.ledger import Prices, totals_members
 from pipeline.progress import money, plain, short_number, short_time
+from pipeline.stand import count_ended
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.holder import noted
 from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.storage.lock import held
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.standing import by_kind, standings
 from pipeline.summary import NAME
 
 WATCH_EVERY_S = 2.0
@@ -106,10 +107,11 @@ def _stats(folder: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _recorded(snapshot: Snapshot, prices: Prices) -> dict[str, Any]:
-    standing = snapshot.standing()
+    standing = standings(snapshot)
+    statuses, _, _ = count_ended(standing)
     return {
-        "recorded": dict(standing.group_by("status").agg(pl.len()).sort("status").iter_rows()),
-        "failures": dict(snapshot.by_kind(standing).select("kind", "rows").iter_rows()),
+        "recorded": statuses,
+        "failures": dict(by_kind(standing).select("kind", "rows").iter_rows()),
         **totals_members(snapshot.totals(), prices),
     }
 

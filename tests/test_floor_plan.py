@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     | frozenset({"spec", "simulator", "attachments", "media"}),
     frozenset({"storage", "provider"}),
     frozenset({"summary", "job", "linked", "sharing", "work"}),
+    frozenset({"stand"}),
     frozenset({"plan", "comparison", "wired"}),
     frozenset({"onerun", "asking"}),
     frozenset({"before", "seen"}),
@@ -38,7 +39,8 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"},
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"}
+    | {"named", "ranged", "standing"},
     "provider": {"ask", "budget", "fetch", "till"},
     "crew": {"captain", "size"},
     "spec": {"", "age", "endpoint", "load", "starter"},
@@ -64,7 +66,7 @@ PACKAGES = {
     },
     "click": {"cli", "demo"},
     "jinja2": {"prompts", "report.page"},
-    "polars": {"storage", "plan", "before", "look", "status", "report.gather"},
+    "polars": {"storage", "stand", "plan", "before", "look", "report.gather"},
     "pydantic": {"spec"},
     "pydantic_core": {"spec"},
     "tenacity": {"provider.retry"},

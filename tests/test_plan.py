@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from pipeline.errors import InputError, SpecError
@@ -19,6 +18,7 @@ from pipeline.spec import load
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
 
 FILES = Files()
@@ -77,7 +77,7 @@ class Desk:
         checkpoint.seal()
         checkpoint.release()
 
-    def look(self) -> tuple[Standing, pl.DataFrame, Snapshot | None, str]:
+    def look(self) -> tuple[Standing, Ranged, Snapshot | None, str]:
         job = self.job
         if not (self.folder / "out/checkpoint").exists():
             return *stand(list_keys(job, None), None), None, ""

@@ -12,7 +12,7 @@ from pipeline.job import Job
 from pipeline.records import Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop
-from pipeline.storage.keys import Keys
+from pipeline.storage.keys import Keys, key_alone
 from pipeline.work import INPUT_CHANGED, Work, unchanged
 
 
@@ -89,13 +89,16 @@ class Handout:
     def make_up(self) -> None:
         """The keys that went with a hand: answers may be recorded under them. Raises what reading the input does."""
         wanted = sorted(self._unmade)
-        if not wanted or self._work.changed():
-            return
-        alone = Keys(has_ids=True)
+        if wanted and not self._work.changed():
+            self._make(wanted)
+        if self._makes_keys:
+            self._keys.close_gaps()
+
+    def _make(self, wanted: list[tuple[int, int]]) -> None:
         end = max(start + count for start, count in wanted)
         for batch in self._job.source.rows(self._job.used, wanted[0][0]):
             for row in batch:
                 if any(start <= row.ordinal < start + count for start, count in wanted):
-                    self._keys.place(row.ordinal, bytes.fromhex(alone.add(row.id, self._job.asked(row))))
+                    self._keys.place(row.ordinal, bytes.fromhex(key_alone(row.id, self._job.asked(row))))
             if not batch or batch[-1].ordinal >= end:
                 return

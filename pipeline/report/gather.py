@@ -19,7 +19,9 @@ from pipeline.storage.files import Files
 from pipeline.storage.history import History
 from pipeline.storage.labels import label_columns, tally
 from pipeline.storage.lock import held
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
+from pipeline.storage.standing import by_kind
 
 STEPS = 120
 HISTOGRAM = 40
@@ -35,7 +37,7 @@ def gather(job: Job) -> Figures:
     """The job as it stands, while it runs or after. Raises CheckpointError for one that never ran."""
     found = must_know(job.folder)
     join = joined(job, found)
-    standing = join.standing
+    standing = join.standing if isinstance(join.standing, pl.DataFrame) else join.standing.whole()
     times = _times(found.snapshot, standing)
     totals = found.snapshot.totals()
     finished = Finished.of(found.job.finished)
@@ -122,7 +124,9 @@ def latency(seconds: pl.Series) -> Latency | None:
 def _failures(snapshot: Snapshot, standing: pl.DataFrame) -> Iterator[Failure]:
     """Most frequent first, each with the first rows of it."""
     failed = standing.filter(~pl.col("answered"))
-    for kind, rows, permanent in snapshot.by_kind(standing).head(KINDS).iter_rows():
+    for kind, rows, permanent in (
+        by_kind(Ranged.of(standing)).head(KINDS).select("kind", "rows", "permanent").iter_rows()
+    ):
         first = failed.filter(pl.col("kind").eq_missing(kind)).head(EXAMPLES)
         told = snapshot.gather(first.select("ordinal", "piece", "place"), ["id", "error", "raw", "http_status"])
         examples = [

@@ -62,6 +62,10 @@ class Files:
         with os.fdopen(fd, "rb") as file:
             return file.read()
 
+    def read_at(self, fd: int, size: int, offset: int) -> bytes:
+        """At most ``size`` bytes; none at the end of the file."""
+        return os.pread(fd, size, offset)
+
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; none when there is no such folder."""
         try:
@@ -70,7 +74,7 @@ class Files:
             return []
 
 
-def write_all(files: Files, fd: int, data: bytes) -> None:
+def write_all(files: Files, fd: int, data: bytes | memoryview) -> None:
     """Write every byte, whatever number the system takes at a time."""
     view = memoryview(data)
     while view:

@@ -11,60 +11,119 @@ input and the question are the very same ones and the list's own SHA-256 fits.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import os
+from collections.abc import Iterator
 from itertools import chain
 
 import polars as pl
 
+from pipeline.storage import begun
+from pipeline.storage.begun import BLOCK_ROWS, Begun
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
+from pipeline.storage.key_list import HELD_ROWS, KeyList
+from pipeline.storage.key_list import KEY_BYTES as KEY_BYTES
+from pipeline.storage.scratch import Scratch
+from pipeline.storage.seen import Seen
 
-KEY_BYTES = 16
 _FORMAT = b"prompt-pipeline key 1\0"
 _NAME_BYTES = 32
 _HEADER_BYTES = 64
+_REMEMBERED = 10_000
+"""Repeated questions whose last occurrence is at hand; that of another one is looked for."""
 
 
 class Keys:
-    """Grows a row at a time, in input order."""
+    """Grows a row at a time, in input order. ``folder``: where the keys of a long list may lie for a while; ``rows``:
+    how many there will be, if that is known."""
 
-    def __init__(self, *, has_ids: bool, dedupe: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        has_ids: bool,
+        dedupe: bool = False,
+        folder: str | None = None,
+        files: Files | None = None,
+        held_rows: int = HELD_ROWS,
+        rows: int = 0,
+    ) -> None:
         self.dedupe = dedupe
-        self._all = bytearray()
+        self._rows = rows
+        self.folder = folder
         # With ids, which are distinct, no two rows ask the same question.
-        self._seen: Counter[bytes] | None = None if has_ids or dedupe else Counter()
+        self._counts = not (has_ids or dedupe)
+        self._take(KeyList(folder, files, held_rows=held_rows))
         self._met: dict[bytes, int] = {}
+        self._begun: Begun | None = None
+        self._apart: dict[int, bytes] = {}  # keys that wait for those before them, by the first one's place
+
+    def _take(self, every: KeyList) -> None:
+        self._all = every
+        self._seen: Seen | None = None
+        self._next: dict[bytes, int] = {}
+        self._digest: tuple[int, bytes] = (-1, b"")  # and the length of the list that it is of
 
     def __len__(self) -> int:
-        return len(self._all) // KEY_BYTES
+        return len(self._all)
 
     def add(self, row_id: str | None, question: bytes) -> str:
-        """The key of the next row, as 32 hexadecimal digits."""
+        """The key of the next row, as 32 hexadecimal digits. Raises StorageError."""
         digest = hashlib.sha256(question).digest()
-        occurrence = 0
-        if self._seen is not None:
-            short = digest[:12]
-            occurrence = self._seen[short]
-            self._seen[short] = occurrence + 1
-        key = make_key(None if self.dedupe else row_id, digest, occurrence)
-        self._all += key
+        key = make_key(None if self.dedupe else row_id, digest, 0)
+        if self._counts:
+            if self._seen is None:
+                self._seen = Seen(self._all, self._rows)
+            if key in self._seen:
+                key = make_key(row_id, digest, self._occurrence(self._seen, row_id, digest))
+        try:
+            self._all.append(key)
+        finally:  # it is in the list, come what may
+            if self._seen is not None:
+                self._seen.add(key)
+            if self._begun is not None and len(self._all) % BLOCK_ROWS == 0:
+                self._begun.follow()
         return key.hex()
 
     def place(self, ordinal: int, keys: bytes) -> None:
         """Keys that were made elsewhere, of the rows from ``ordinal`` on: their ids make them independent of others.
-        Rows that are left out have a key of zeros, which no row has."""
-        start, end = ordinal * KEY_BYTES, ordinal * KEY_BYTES + len(keys)
-        if len(self._all) < end:
-            self._all += bytes(end - len(self._all))
-        self._all[start:end] = keys
+        They come in any order, and are in the list once all rows before them are. Raises StorageError."""
+        self._apart[ordinal] = keys
+        while (keys_next := self._apart.pop(len(self._all), None)) is not None:
+            self._all.append(keys_next)
+
+    def close_gaps(self) -> None:
+        """Rows whose keys did not come have a key of zeros, which no row has. Raises StorageError."""
+        while self._apart:
+            first = min(self._apart)
+            self._all.append(bytes((first - len(self._all)) * KEY_BYTES))
+            self._all.append(self._apart.pop(first))
+
+    def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:
+        """The first number that no equal row before has: they have all numbers below."""
+        short = digest[:12]
+        free = self._next.get(short)
+        if free is None:
+            taken, free = 0, 1
+            while make_key(row_id, digest, free) in seen:
+                taken, free = free, free * 2
+            while free - taken > 1:
+                middle = (taken + free) // 2
+                if make_key(row_id, digest, middle) in seen:
+                    taken = middle
+                else:
+                    free = middle
+            if len(self._next) >= _REMEMBERED:
+                self._next.clear()
+        self._next[short] = free + 1
+        return free
 
     def hex(self, ordinal: int) -> str:
-        return self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES].hex()
+        return self._all.at(ordinal).hex()
 
     def holds(self, ordinal: int, row_id: str | None, question: bytes) -> bool:
         """Whether the row's question is still the one its key was made of."""
         digest = hashlib.sha256(question).digest()
-        key = bytes(self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES])
-        if self._seen is None:
+        key = self._all.at(ordinal)
+        if not self._counts:
             return make_key(None if self.dedupe else row_id, digest, 0) == key
         # Which of several equal ones it is, a kept list does not say: mostly the one after the last that was met.
         first = self._met.get(digest, 0)
@@ -77,58 +136,101 @@ class Keys:
 
     def digest(self) -> str:
         """SHA-256 of the list: the same for the same rows, asked the same, in the same order."""
-        return hashlib.sha256(self._all).hexdigest()
+        return self._sha256().hex()
+
+    def _sha256(self) -> bytes:
+        length, digest = self._digest
+        if length != len(self):
+            digest = self._all.digest()
+            self._digest = len(self), digest
+        return digest
 
     def frame(self) -> pl.DataFrame:
         """Columns ``ordinal`` and ``key`` (as a 128-bit integer, which joins fast); with ``dedupe`` also ``copy``: the
         row shares the key of one before it."""
-        frame = self._frame()
-        return frame.with_columns((~pl.col("key").is_first_distinct()).alias("copy")) if self.dedupe else frame
+        empty = pl.DataFrame(schema={"ordinal": pl.UInt32, "key": pl.Int128})
+        return with_copies(pl.concat([empty, *self.frames(max(1, len(self)))]), dedupe=self.dedupe)
 
-    def _frame(self) -> pl.DataFrame:
-        count = len(self)
-        if not count:
-            return pl.DataFrame(schema={"ordinal": pl.UInt32, "key": pl.Int128})
-        whole = pl.Series("key", [bytes(self._all)], dtype=pl.Binary)
-        numbers = whole.bin.reinterpret(dtype=pl.Array(pl.Int128, count)).explode()
-        return pl.DataFrame({"key": numbers}).with_row_index("ordinal")
+    def frames(self, rows: int) -> Iterator[pl.DataFrame]:
+        """Columns ``ordinal`` and ``key``, ``rows`` rows at a time. Raises StorageError."""
+        return self._all.frames(rows)
+
+    # -- on disk while it grows ------------------------------------------------------------------------------------
+
+    def begin(self, files: Files, path: str, name: str, rows: int) -> None:
+        """Keep what there is, and what is added, for a run that goes on where this one may be cut off."""
+        self._begun = Begun(files, path, name, rows, self._all)
+
+    def go_on(self, files: Files, path: str, name: str) -> int | None:
+        """Take over what another run has begun; gives the rows of the whole input, None when there is no such list."""
+        found = begun.read(files, path, name)
+        if found is None:
+            return None
+        self._rows, blocks = found
+        for block in blocks:
+            self._all.append(block)
+        return self._rows
 
     # -- on disk ---------------------------------------------------------------------------------------------------
 
     def save(self, files: Files, path: str, name: str) -> None:
         """Keep the complete list, under the name of the input and question it belongs to."""
-        data = bytes(self._all)
-        head = hashlib.sha256(name.encode()).digest() + hashlib.sha256(data).digest()
         aside = path + ASIDE
         discard(files, aside)
         fd = create(files, aside)
         try:
-            write_all(files, fd, head)
-            write_all(files, fd, data)
+            write_all(files, fd, hashlib.sha256(name.encode()).digest() + self._sha256())
+            for block in self._all.blocks():
+                write_all(files, fd, block)
             files.fsync(fd)
         finally:
             files.close(fd)
         publish(files, aside, path)
+        if self._begun is not None:
+            self._begun.end()
+            self._begun = None
 
     @classmethod
-    def load(cls, files: Files, path: str, name: str | None, *, has_ids: bool, dedupe: bool = False) -> Keys | None:
+    def load(
+        cls,
+        files: Files,
+        path: str,
+        name: str | None,
+        *,
+        has_ids: bool,
+        dedupe: bool = False,
+        held_rows: int = HELD_ROWS,
+    ) -> Keys | None:
         """The kept list, None when there is none for this name (None: any) or it is not whole."""
         try:
-            content = files.read(path)
+            fd = files.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
-        head, data = content[:_HEADER_BYTES], content[_HEADER_BYTES:]
-        named = head[:_NAME_BYTES] if name is None else hashlib.sha256(name.encode()).digest()
-        if head != named + hashlib.sha256(data).digest():
+        kept = Scratch(files, fd, os.fstat(fd).st_size)
+        if kept.size < _HEADER_BYTES or kept.size % KEY_BYTES:
             return None
-        keys = cls(has_ids=has_ids, dedupe=dedupe)
-        keys._all = bytearray(data)
-        return keys
+        head = kept.read(0, _HEADER_BYTES)
+        if name is not None and head[:_NAME_BYTES] != hashlib.sha256(name.encode()).digest():
+            return None
+        keys = cls(has_ids=has_ids, dedupe=dedupe, folder=os.path.dirname(path))
+        # The file stays open, and what it holds: another list takes its name, never its place.
+        keys._take(KeyList(keys.folder, files, kept=kept, begin=_HEADER_BYTES, held_rows=held_rows))
+        return keys if head[_NAME_BYTES:] == keys._sha256() else None
+
+
+def with_copies(frame: pl.DataFrame, *, dedupe: bool) -> pl.DataFrame:
+    """With ``dedupe``, ``copy``: the row shares the key of one before it in the frame."""
+    return frame.with_columns((~pl.col("key").is_first_distinct()).alias("copy")) if dedupe else frame
 
 
 def as_number(column: str = "key") -> pl.Expr:
     """A part's 16-byte keys as the numbers that :meth:`Keys.frame` gives."""
     return pl.col(column).bin.reinterpret(dtype=pl.Int128)
+
+
+def key_alone(row_id: str | None, question: bytes) -> str:
+    """The key of a row that shares its question with no other, as one with an id does: 32 hexadecimal digits."""
+    return make_key(row_id, hashlib.sha256(question).digest(), 0).hex()
 
 
 def make_key(row_id: str | None, digest: bytes, occurrence: int) -> bytes:

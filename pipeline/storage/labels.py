@@ -13,7 +13,10 @@ import polars as pl
 from pipeline.drift import MOST_CHARACTERS, MOST_LABELS, Flips, Labels
 from pipeline.errors import StorageError
 from pipeline.records import Status
+from pipeline.storage.files import Files
 from pipeline.storage.output import folded
+from pipeline.storage.ranged import RANGE_ROWS, gathered
+from pipeline.storage.scratch import Scratch, Shelves
 
 _SLICE = 20_000
 _LABELLED = ("string", "integer", "boolean")
@@ -79,42 +82,76 @@ class Table:
     labels: Mapping[str, Labels]
 
 
-def flips(before: Table, now: Table, names: Sequence[str], key: Sequence[str], *, unique: bool) -> tuple[Flips, ...]:
+def flips(
+    before: Table, now: Table, names: Sequence[str], key: Sequence[str], *, unique: bool, range_rows: int = RANGE_ROWS
+) -> tuple[Flips, ...]:
     """Rows of both tables whose label differs. ``key``: the columns that name a row; of equal ones the first is held
     against the first. Raises StorageError when a table cannot be read."""
     if not names:
         return ()
     known = {name: sorted({_OTHER, *before.labels[name].counts, *now.labels[name].counts}) for name in names}
+    sums = [(0, 0)] * len(names)
     try:
-        old, new = (_keyed(table, known, key, unique=unique) for table in (before, now))
+        rows = max(int(_scan(table.path).select(pl.len()).collect().item()) for table in (before, now))
+        shelves = -(-rows // range_rows) or 1
+        old, new = (_Keyed(gathered(_keys(table, known, key), range_rows), known, shelves) for table in (before, now))
+        for shelf in old:
+            both = old.join(shelf, new, unique=unique)
+            sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, _compared(both, known), strict=True)]
     except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
         why = (str(exc) or "unreadable").splitlines()[0][:200]
         raise StorageError(f"{before.path} and {now.path} cannot be compared: {why}") from exc
-    both = old.join(new, on=["key", "again"], how="inner", suffix="\0now")
-    found = []
-    for name in names:
-        then, since = pl.col(name), pl.col(f"{name}\0now")
-        labelled = then.is_not_null() & since.is_not_null() & ((then != _OTHER) | (since != _OTHER))
-        compared, flipped = both.select(labelled.sum(), (labelled & (then != since)).sum().alias("flipped")).row(0)
-        found.append(Flips(name, int(flipped), int(compared)))
-    return tuple(found)
+    return tuple(Flips(name, flipped, compared) for name, (compared, flipped) in zip(names, sums, strict=True))
 
 
-def _keyed(table: Table, known: Mapping[str, list[str]], key: Sequence[str], *, unique: bool) -> pl.DataFrame:
-    """A row's key, which of several equal ones it is, and its labels."""
+def _compared(both: pl.DataFrame, known: Mapping[str, list[str]]) -> Iterator[tuple[int, int]]:
+    """For each name: rows that have a label then and now, and those of them where it differs."""
+    for name, labels in known.items():
+        then, since, other = pl.col(name), pl.col(f"{name}\0now"), labels.index(_OTHER)
+        labelled = then.is_not_null() & since.is_not_null() & ((then != other) | (since != other))
+        yield both.select(labelled.sum(), (labelled & (then != since)).sum().alias("flipped")).row(0)
+
+
+class _Keyed:
+    """Keys of rows and their labels as numbers, spread over shelves by key."""
+
+    def __init__(self, frames: Iterator[pl.DataFrame], labels: Iterable[str], shelves: int) -> None:
+        self._shelves = Shelves(
+            Scratch.new(Files(), None), {"key": pl.UInt64(), **{name: pl.UInt32() for name in labels}}
+        )
+        for frame in frames:
+            self._shelves.spread(frame, pl.col("key") % shelves)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._shelves)
+
+    def join(self, shelf: int, other: _Keyed, *, unique: bool) -> pl.DataFrame:
+        ours, theirs = (each._numbered(shelf, unique=unique) for each in (self, other))
+        return ours.join(theirs, on=["key", "again"], how="inner", suffix="\0now")
+
+    def _numbered(self, shelf: int, *, unique: bool) -> pl.DataFrame:
+        """With the number of a row among equals."""
+        again = pl.lit(0, pl.UInt32) if unique else pl.int_range(pl.len(), dtype=pl.UInt32).over("key")
+        return self._shelves.get(shelf).with_columns(again.alias("again"))
+
+
+def _keys(table: Table, known: Mapping[str, list[str]], key: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """A row's key, and of each label its number."""
     named = pl.struct(pl.col(name).cast(pl.String) for name in key).hash(0).alias("key")
     ok = pl.col(table.status) == Status.OK
     labels = [
         pl.when(ok & text.is_not_null())
         .then(pl.when(text.is_in(labels)).then(text).otherwise(pl.lit(_OTHER)))
         .cast(pl.Enum(labels))
+        .to_physical()
+        .cast(pl.UInt32)
         .alias(name)
         for name, labels in known.items()
         for text in [_text(name, table.labels[name].column)]
     ]
-    frame = _scan(table.path).select(named, *labels).collect(engine="streaming")
-    again = pl.lit(0, pl.UInt32) if unique else pl.int_range(pl.len(), dtype=pl.UInt32).over("key")
-    return frame.with_columns(again.alias("again"))
+    columns = [*key, table.status, *(table.labels[name].column for name in known)]
+    for frame in slices(table.path, columns):
+        yield frame.select(named, *labels)
 
 
 def _text(name: str, column: str) -> pl.Expr:

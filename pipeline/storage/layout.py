@@ -22,6 +22,7 @@ class Layout:
         self.heartbeat = os.path.join(folder, "status.json")
         self.history = os.path.join(folder, "history")
         self.keys = os.path.join(folder, "keys.bin")
+        self.begun = os.path.join(folder, "keys.begun")
 
     def segment(self, number: int) -> str:
         return os.path.join(self.journal, segment_name(number))

@@ -22,6 +22,7 @@ from pipeline.records import Billed, Status
 from pipeline.storage.files import Files, write_stream
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
 from pipeline.storage.parquet import PART_SCHEMA, write_table
+from pipeline.storage.ranged import Cursor, Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
 
@@ -65,7 +66,11 @@ STEP = "answer_step"
 SAMPLES = "samples"
 COPY = "copy"
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-_RECORD = [name for name in PART_SCHEMA if name not in ("key", "event", "ordinal", "id")]
+_NOT_SHOWN = ("key", "event", "ordinal", "id", "kind", "permanent", "renewed", "raw", *_VOLATILE)
+_OF_RESULTS = [name for name in PART_SCHEMA if name not in _NOT_SHOWN]
+_OF_FAILURES = ["raw" if name == "reply_excerpt" else name for name in _FAILURE]
+_OF_ATTEMPTS = ["billed", *_VOLATILE]
+"""Columns of a record that each table is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class Join:
     ``copy`` beside them where equal rows share an answer."""
 
     source: Source
-    standing: pl.DataFrame
+    standing: pl.DataFrame | Ranged
     snapshot: Snapshot
     prices: Prices
     prefix: str = ""
@@ -108,7 +113,7 @@ class Join:
         schema = self.answer_schema
         fetched = self.snapshot.fetched() if self.media is not None and self.media.download else None
         for frame, rows in self._slices():
-            records = self._with_media(rows, self._records(rows, _RECORD), fetched).with_columns(*_with_earlier())
+            records = self._with_media(rows, self._records(rows, _OF_RESULTS), fetched).with_columns(*_with_earlier())
             answers = records.with_columns(
                 pl.col("text").alias("response"),
                 pl.col("status").fill_null(Status.PENDING),
@@ -147,7 +152,7 @@ class Join:
     def failed(self) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(only_failed=True):
             lost = _lost(rows)
-            records = self._records(rows.filter(lost), _RECORD).rename({"raw": "reply_excerpt"})
+            records = self._records(rows.filter(lost), _OF_FAILURES).rename({"raw": "reply_excerpt"})
             if COPY in rows.columns:
                 records = records.with_columns(*_free(rows.filter(lost)[COPY], attempts=0, billed=str(Billed.NO)))
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
@@ -172,7 +177,7 @@ class Join:
 
     def attempts(self, id_column: str | None) -> Iterator[pl.DataFrame]:
         for frame, rows in self._slices(columns=[] if id_column is None else [id_column]):
-            records = self._records(rows, _RECORD).with_columns(
+            records = self._records(rows, _OF_ATTEMPTS).with_columns(
                 (pl.col("ended_at") * 1000).round().cast(pl.Int64).cast(pl.Datetime("ms", "UTC"))
             )
             if COPY in rows.columns:
@@ -191,9 +196,10 @@ class Join:
     def _slices(
         self, columns: list[str] | None = None, *, only_failed: bool = False
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        begin = 0
+        table = Ranged.of(self.standing) if isinstance(self.standing, pl.DataFrame) else self.standing
+        standing, begin = Cursor(table), 0
         for frame in self.source.frames(columns or None):
-            rows = self.standing.slice(begin, frame.height)
+            rows = standing.take(frame.height)
             begin += frame.height
             if rows.height != frame.height:
                 break

@@ -21,6 +21,7 @@ from pipeline.storage.keys import as_number
 from pipeline.storage.layout import Layout
 from pipeline.storage.noted import wants_links
 from pipeline.storage.parquet import PART_SCHEMA, read_columns, table_of
+from pipeline.storage.ranged import gathered
 
 _STATUS = pl.Enum([str(status) for status in Status])  # a byte a row, where text takes sixteen
 _KIND = pl.Categorical()
@@ -36,15 +37,21 @@ STANDING_SCHEMA = {
     "at": pl.UInt32(),  # when it ended, in whole seconds since 1970: half the memory of the record's own time
 }
 
+BATCH_ROWS = 50_000
+"""Records of small pieces that are looked at together: ten pieces cost little more than one."""
+
+OUTCOME_SCHEMA = {**STANDING_SCHEMA, "renewed": pl.Boolean(), "ordinal": pl.UInt32()}
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+_OF_TOTALS = ("event", "billed", "attempts", *_COUNTS)
+_OF_OUTCOMES = ("key", "status", "kind", "permanent", "ended_at", "renewed", "ordinal", *_OF_TOTALS)
 
 
 class Snapshot:
     """The records of one job, in pieces: its parts in order, then what is still in the journal."""
 
     def __init__(self, folder: str, job: str, files: Files | None = None) -> None:
-        files = files or Files()
+        self.files = files = files or Files()
         self.layout = Layout(folder)
         # The journal first: a segment sealed in between is then seen twice, which is harmless, and never not at all.
         segments = self._journal(files, job)
@@ -52,8 +59,12 @@ class Snapshot:
         self._sources: list[str | pl.DataFrame] = [
             self.layout.part(part.name) for _, part in sorted(listing.parts.items())
         ]
-        self._sources += [table for number, table in segments if number not in listing.parts and table.height]
+        loose = [table for number, table in segments if number not in listing.parts and table.height]
+        self._sources += loose
+        self.records = sum(part.rows for part in listing.parts.values()) + sum(table.height for table in loose)
         self._cache: dict[int, pl.DataFrame] = {}
+        # The ledger, and the pieces with replies of unfinished exchanges; known once all outcomes have been read.
+        self._seen: tuple[Totals, set[int]] | None = None
 
     def _journal(self, files: Files, job: str) -> list[tuple[int, pl.DataFrame]]:
         tables = []
@@ -77,35 +88,32 @@ class Snapshot:
         The latest renewed answer counts, or the first one; without an answer, the latest failure. Success replaces
         failure, never the other way.
         """
-        columns = ["key", "event", "status", "kind", "permanent", "ended_at", "renewed"]
-        frames = [
-            self.piece(number, columns)
-            .with_row_index("place")
-            .filter(pl.col("event") == "outcome")
-            .select(
-                as_number(),
-                pl.lit(number, pl.UInt32).alias("piece"),
-                "place",
-                pl.col("status").cast(_STATUS),
-                pl.col("kind").cast(_KIND),
-                pl.col("permanent").fill_null(False),
-                pl.col("kind").is_null().alias("answered"),
-                pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
-                pl.col("renewed").fill_null(False),
-            )
-            for number in range(len(self))
-        ]
-        if not frames:
-            return pl.DataFrame(schema=STANDING_SCHEMA)
-        outcomes = pl.concat(frames)
-        if outcomes["key"].n_unique() == outcomes.height:
-            return outcomes.drop("renewed")
-        answered, renewed = pl.col("answered"), pl.col("renewed")
-        counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
-        for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
-            those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
-            counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
-        return _with_refusals(counts, outcomes).drop("renewed")
+        frames = list(self.batches(BATCH_ROWS))
+        return that_count(pl.concat(frames)) if frames else pl.DataFrame(schema=STANDING_SCHEMA)
+
+    def batches(self, rows: int) -> Iterator[pl.DataFrame]:
+        """How rows ended (``OUTCOME_SCHEMA``), in the order in which they did: frames made of at least so many records,
+        but for the last."""
+        return gathered(self._outcomes(), rows)
+
+    def _outcomes(self) -> Iterator[pl.DataFrame]:
+        """Every piece is read once; what else it tells is noted in passing."""
+        total, kept = Totals(), set[int]()
+        for records in gathered(map(self._numbered, range(len(self))), BATCH_ROWS):
+            total += _totals_of(records)
+            kept.update(records.filter(pl.col("event") == "kept")["piece"])
+            yield _outcomes_in(records)
+        self._seen = total, kept
+
+    def _numbered(self, number: int) -> pl.DataFrame:
+        piece = pl.lit(number, pl.UInt32).alias("piece")
+        return self.piece(number, _OF_OUTCOMES).with_row_index("place").with_columns(piece)
+
+    def last_ordinal(self) -> int:
+        """Where the row stood that was drawn last, or about that; -1 when there is no record."""
+        latest = range(max(0, len(self) - 3), len(self))
+        found = [self.piece(number, ["ordinal"])["ordinal"].max() for number in latest]
+        return max((int(str(ordinal)) for ordinal in found if ordinal is not None), default=-1)
 
     def kept(self, since: float = 0.0) -> dict[str, tuple[ApiReply, ...]]:
         """Paid replies in the middle of exchanges that have not ended for good since, by row key, in their order.
@@ -115,8 +123,7 @@ class Snapshot:
         found: dict[str, list[ApiReply]] = {}
         began: dict[str, float] = {}
         for number in range(len(self)):
-            events = self.piece(number, ["key", "event"])
-            if not found and not (events["event"] == "kept").any():
+            if not found and not self._has_kept(number):
                 continue
             for key, event, at, record in self._in_order(number):
                 if event == "kept":
@@ -126,6 +133,11 @@ class Snapshot:
                     found.pop(key, None)
                     began.pop(key, None)
         return {key: tuple(replies) for key, replies in found.items() if began[key] >= since}
+
+    def _has_kept(self, number: int) -> bool:
+        if self._seen is not None:
+            return number in self._seen[1]
+        return bool((self.piece(number, ["event"])["event"] == "kept").any())
 
     def fetched(self) -> pl.DataFrame:
         """What came of links, by row key: columns key and fetched. The latest record counts."""
@@ -158,10 +170,10 @@ class Snapshot:
             ended = row["event"] == "outcome" and not passing
             yield row["key"].hex(), "ended" if ended else row["event"], row["ended_at"] or 0.0, reply
 
-    def ids(self, places: pl.DataFrame) -> set[str]:
+    def ids(self, places: pl.DataFrame) -> pl.Series:
         """The ids under which some records (piece, place) were asked."""
         named = self.gather(places.select(pl.lit(0, pl.UInt32).alias("ordinal"), "piece", "place"), ["id"])
-        return set(named["id"].drop_nulls())
+        return named["id"].drop_nulls()
 
     def gather(self, places: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         """Records at given places. ``places`` has ordinal, piece, place; gives ordinal and the columns, unordered."""
@@ -183,12 +195,10 @@ class Snapshot:
 
     def totals(self) -> Totals:
         """The ledger of all runs of this job: one attempt per record that was sent."""
-        columns = ["billed", "event", "attempts", *_COUNTS]
-        total = Totals()
-        for number in range(len(self)):
-            made = self.piece(number, columns).filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0))
-            total += _totals_of(made)
-        return total
+        if self._seen is not None:
+            return self._seen[0]
+        pieces = (self.piece(number, _OF_TOTALS) for number in range(len(self)))
+        return sum(map(_totals_of, gathered(pieces, BATCH_ROWS)), Totals())
 
     def moments(self, amount: pl.Expr) -> tuple[int, float, float]:
         """Of an amount over all billed replies that have it: how many, their mean, and their standard deviation."""
@@ -203,14 +213,32 @@ class Snapshot:
         mean = total / count
         return count, mean, max(0.0, squares / count - mean * mean) ** 0.5
 
-    def by_kind(self, standing: pl.DataFrame) -> pl.DataFrame:
-        """Failures by kind, most frequent first: kind, rows, permanent."""
-        failed = standing.filter(~pl.col("answered"))
-        return (
-            failed.group_by("kind")
-            .agg(pl.len().alias("rows"), pl.col("permanent").all())
-            .sort(["rows", "kind"], descending=[True, False])
-        )
+
+def _outcomes_in(records: pl.DataFrame) -> pl.DataFrame:
+    return records.filter(pl.col("event") == "outcome").select(
+        as_number(),
+        "piece",
+        "place",
+        pl.col("status").cast(_STATUS),
+        pl.col("kind").cast(_KIND),
+        pl.col("permanent").fill_null(False),
+        pl.col("kind").is_null().alias("answered"),
+        pl.col("ended_at").fill_null(0).cast(pl.UInt32).alias("at"),
+        pl.col("renewed").fill_null(False),
+        pl.col("ordinal").fill_null(0).cast(pl.UInt32),
+    )
+
+
+def that_count(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Of all outcomes of some keys, in order, those that count: one per key (see ``Snapshot.standing``)."""
+    if outcomes["key"].n_unique() == outcomes.height:
+        return outcomes.drop("renewed", "ordinal")
+    answered, renewed = pl.col("answered"), pl.col("renewed")
+    counts = outcomes.filter(answered & renewed).unique("key", keep="last", maintain_order=True)
+    for rest, keep in ((answered & ~renewed, "first"), (~answered, "last")):
+        those = outcomes.filter(rest).unique("key", keep=keep, maintain_order=True)  # type: ignore[arg-type]
+        counts = pl.concat([counts, those.join(counts, on="key", how="anti")])
+    return _with_refusals(counts, outcomes).drop("renewed", "ordinal")
 
 
 def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +254,8 @@ def _with_refusals(counts: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def _totals_of(made: pl.DataFrame) -> Totals:
+def _totals_of(records: pl.DataFrame) -> Totals:
+    made = records.filter((pl.col("event") == "attempt") | (pl.col("attempts") > 0))
     billed = pl.col("billed") == Billed.YES
     maybe = pl.col("billed") == Billed.MAYBE
     reported = pl.col("prompt_tokens").is_not_null() | pl.col("total_tokens").is_not_null()

@@ -97,6 +97,11 @@ class Source:
                 "an id must name one row: choose another `input.id`, or leave it out"
             )
 
+    @property
+    def counted(self) -> int | None:
+        """What ``count`` gave; None when nobody has asked."""
+        return self._count
+
     def count(self) -> int:
         if self._count is None:
             if self._where is None:
@@ -123,6 +128,12 @@ class Source:
             for frame in whole.iter_slices(self._batch_rows):
                 yield _to_rows(frame.select(wanted), names, self.selection.id is not None, ordinal, frame.height)
                 ordinal += frame.height
+
+    def ids(self, start: int = 0) -> Iterator[pl.Series]:
+        """The ids as text, from row ``start`` on. Only where an id column is named."""
+        (name,) = self._id_column()
+        for frame in self._selected([name], start):
+            yield frame.select(cells.as_text(name, self.schema[name])).to_series()
 
     def fingerprint(self) -> str:
         """SHA-256 of the selection and the content of its files, whatever they are called; empty when one is remote,

@@ -1,9 +1,9 @@
 """A big job that has been run already, made without sending: for measuring plan, resume and the final tables.
 
-``python -m tests.bench.filled FOLDER ROWS [--done SHARE] [--url URL] [--without-keys]`` writes ``rows.csv`` (an id and
-about 200 characters a row), ``job.yaml`` and the checkpoint that a run leaves which was killed when that share of the
-rows was done. The keys are the real ones, so ``pipeline plan FOLDER/job.yaml`` finds the rows done. ``--without-keys``
-leaves no list of keys, as a first run does that was killed.
+``python -m tests.bench.filled FOLDER ROWS [--done SHARE] [--url URL] [--first]`` writes ``rows.csv`` (an id and about
+200 characters a row), ``job.yaml`` and the checkpoint that a run leaves which was killed when that share of the rows
+was done. The keys are the real ones, so ``pipeline plan FOLDER/job.yaml`` finds the rows done. ``--first``: it was the
+first run, which knows the keys of the rows alone that it has drawn; else the list of all keys is there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ output: {folder}
 """
 
 
-def fill(folder: Path, rows: int, share: float, url: str, *, with_keys: bool) -> Path:
+def fill(folder: Path, rows: int, share: float, url: str, *, first: bool) -> Path:
     """Gives the job file. A checkpoint that is there already is thrown away."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "out", ignore_errors=True)
@@ -57,7 +57,9 @@ def fill(folder: Path, rows: int, share: float, url: str, *, with_keys: bool) ->
     files = Files()
     checkpoint = Checkpoint.open(str(folder / "out" / "checkpoint"), "filled")
     checkpoint.update(question=job.question)
-    keys = Keys(has_ids=True)
+    keys, name = Keys(has_ids=True, folder=checkpoint.layout.folder), keys_name(job, job.fingerprint())
+    if first:
+        keys.begin(files, checkpoint.layout.begun, name, rows)
     done = round(rows * share)
     number = 1_000  # above whatever the checkpoint has begun by itself
     for batch in _batches(job):
@@ -69,10 +71,10 @@ def fill(folder: Path, rows: int, share: float, url: str, *, with_keys: bool) ->
             (folder / "out/checkpoint/parts" / part_name(number)).write_bytes(data)
             part = Part(number, part_name(number), len(ended), len(data), hashlib.sha256(data).hexdigest())
             checkpoint.writer.manifest.add(part_line(part, checkpoint.job.job))
-        elif not with_keys:
+        elif first:
             break
-    if with_keys:
-        keys.save(files, checkpoint.layout.keys, keys_name(job, job.fingerprint()))
+    if not first:
+        keys.save(files, checkpoint.layout.keys, name)
     checkpoint.seal()
     checkpoint.release()
     return file
@@ -151,9 +153,9 @@ def main() -> None:
     parser.add_argument("rows", type=int)
     parser.add_argument("--done", type=float, default=1.0, metavar="SHARE", help="of the rows, the first ones (1.0)")
     parser.add_argument("--url", default="http://127.0.0.1:9/v1", help="base_url of the job's endpoint")
-    parser.add_argument("--without-keys", action="store_true", help="leave no list of keys")
+    parser.add_argument("--first", action="store_true", help="the run that was killed was the first one")
     options = parser.parse_args()
-    print(fill(options.folder, options.rows, options.done, options.url, with_keys=not options.without_keys))
+    print(fill(options.folder, options.rows, options.done, options.url, first=options.first))
 
 
 if __name__ == "__main__":

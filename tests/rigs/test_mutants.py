@@ -238,7 +238,7 @@ def one_newline_parts_two_lines(patch: Patch) -> None:
 def the_place_is_the_key(patch: Patch) -> None:
     def add(self: Keys, row_id: str | None, question: bytes) -> str:
         key = len(self).to_bytes(16, "big")
-        self._all += key
+        self._all.append(key)
         return key.hex()
 
     patch.setattr(Keys, "add", add)
@@ -247,7 +247,7 @@ def the_place_is_the_key(patch: Patch) -> None:
 def equal_prompts_share_a_key(patch: Patch) -> None:
     def add(self: Keys, row_id: str | None, question: bytes) -> str:
         key = hashlib.sha256(question).digest()[:16]
-        self._all += key
+        self._all.append(key)
         return key.hex()
 
     patch.setattr(Keys, "add", add)

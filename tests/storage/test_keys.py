@@ -135,5 +135,7 @@ def test_keys_that_were_made_elsewhere_are_the_same_list_whatever_their_order() 
 def test_a_row_whose_key_was_not_made_has_one_that_no_row_has() -> None:
     keys = Keys(has_ids=True)
     keys.place(2, bytes.fromhex("ab" * 16))
+    assert len(keys) == 0
+    keys.close_gaps()
     assert len(keys) == 3
     assert [keys.hex(place) for place in range(3)] == ["00" * 16, "00" * 16, "ab" * 16]

@@ -11,7 +11,9 @@ from pipeline.records import ApiReply, Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import as_number
 from pipeline.storage.parquet import read_columns
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import STANDING_SCHEMA, Snapshot
+from pipeline.storage.standing import by_kind
 from tests.rigs.disk import Disk
 
 
@@ -193,7 +195,7 @@ def test_failures_are_told_by_kind_the_most_frequent_first(checkpoint: Checkpoin
         put(checkpoint, row, Status.FAILED, kind, permanent=kind == "policy")
     put(checkpoint, 9, Status.OK, "fine")
     snapshot = look(checkpoint)
-    kinds = snapshot.by_kind(snapshot.standing()).rows()
+    kinds = by_kind(Ranged.of(snapshot.standing())).select("kind", "rows", "permanent").rows()
     assert kinds == [("timeout", 2, False), ("bad", 1, False), ("policy", 1, True)]
 
 
@@ -206,6 +208,26 @@ def test_the_totals_are_of_every_attempt_that_was_sent(checkpoint: Checkpoint) -
     put(checkpoint, 3, Status.FAILED, "refused", billed=Billed.NO)
     checkpoint.record(Outcome("f" * 32, Row(4, None, {}), Status.INVALID_INPUT, kind="invalid_input"))
     assert look(checkpoint).totals() == Totals(4, 2, 1, Usage(10, 5, 15), 1)
+
+
+def test_what_is_noted_in_passing_is_what_a_look_of_its_own_tells(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.storage.snapshot.BATCH_ROWS", 3)
+    for row in range(12):
+        checkpoint.superseded(f"{row:032x}", TransientError("slow", kind="timeout", billed=Billed.MAYBE))
+        if row % 5 == 0:
+            checkpoint.keep(f"{row:032x}", ApiReply(200, {}, b"", f"said to {row}", Usage(1, 2), 0.1))
+        if row % 2:
+            put(checkpoint, row, Status.OK, "one", billed=Billed.YES, usage=Usage(10, row, 15))
+        if row % 3 == 0:
+            seal(checkpoint)
+    passed = look(checkpoint)
+    passed.standing()
+    assert passed.totals() == look(checkpoint).totals()
+    assert passed.totals().attempts == 12 + 6 + 3
+    assert passed.kept() == look(checkpoint).kept()
+    assert len(passed.kept()) == 2  # of rows 0 and 10; row 5 has ended
 
 
 def test_a_counter_that_nobody_reported_is_unknown_and_not_zero(checkpoint: Checkpoint) -> None:

@@ -416,11 +416,20 @@ def test_ids_are_looked_at_after_the_condition_and_told_by_their_row_in_the_file
     opened("a.parquet", id="id", where="n = 1", limit=2).check_ids()
 
 
-@given(ids=st.lists(st.sampled_from("abcdefgh"), max_size=12))
-def test_ids_whose_hashes_collide_are_not_taken_for_repeated(ids: list[str]) -> None:
+@given(
+    ids=st.lists(st.sampled_from("abcdefgh"), max_size=12),
+    hashed=st.sampled_from([lambda name: 0, ord, lambda name: ord(name) * 37 % 5]),
+    range_rows=st.integers(1, 12),
+)
+def test_ids_whose_hashes_collide_are_not_taken_for_repeated(
+    ids: list[str], hashed: Callable[[str], int], range_rows: int
+) -> None:
+    rows = pl.Series(range(len(ids)), dtype=pl.Int64)
+    series = pl.Series(ids, dtype=pl.String)
     offenders = find_offenders(
-        lambda: iter([(pl.Series(ids, dtype=pl.String), pl.Series(range(len(ids)), dtype=pl.Int64))]),
-        lambda series: pl.Series([0] * series.len(), dtype=pl.UInt64),
+        lambda: ((series[begin : begin + 5], rows[begin : begin + 5]) for begin in range(0, len(ids), 5)),
+        lambda some: pl.Series([hashed(name) for name in some], dtype=pl.UInt64),
+        range_rows,
     )
     seen: dict[str, int] = {}
     repeated = [(name, seen[name], i) for i, name in enumerate(ids) if seen.setdefault(name, i) != i]
