@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from tests.e2e.gate import gated
 from tests.e2e.later import later, start_later
-from tests.e2e.rig import Endpoint, JobFolder, ended, wait_until
+from tests.e2e.rig import DEADLINE_S, Endpoint, JobFolder, ended, wait_until
 from tests.e2e.scripted import Said, says, scripted
 
 Simulate = Callable[..., Endpoint]
@@ -93,14 +95,24 @@ def test_a_kill_between_two_sizes_of_an_answer_goes_on_with_the_larger(new_job: 
 
 
 def test_more_samples_after_a_kill_are_refused_and_undoing_that_buys_only_what_was_missing(new_job: NewJob) -> None:
-    with gated(9) as (gate, server):  # all three of the first row, two of each other
+    asked: Counter[str] = Counter()
+    opened = threading.Event()
+
+    def script(body: dict[str, Any]) -> Said:
+        row = body["messages"][-1]["content"]
+        asked[row] += 1
+        if asked[row] == 3 and not row.endswith("number 0"):
+            opened.wait(DEADLINE_S)
+        return says("positive")
+
+    with scripted(script) as server:
         job = new_job(server.endpoint, concurrency=4, more={"samples": 3})
         job.number_of_rows(4)
         process = job.start()
-        wait_until(lambda: gate.waiting == 3, "the last sample of three rows")
+        wait_until(lambda: list(asked.values()) == [3] * 4, "the last sample of three rows")
         process.kill()
         ended(process)
-        gate.opened.set()
+        opened.set()
         job.more = {"samples": 5}
         refused = job.run()
         assert refused.returncode == 2
