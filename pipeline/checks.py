@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 
@@ -38,6 +39,7 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     else:
         skipped = f"; {len(invalid)} of the first {len(first)} rows cannot be sent: {invalid[0]}" if invalid else ""
         yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'}{skipped})"
+    yield from doubts(job)
     if job.spec.prompt.attachments:
         yield f"attachments: ok ({_attached(job)})"
     if job.spec.samples > 1 and job.model.params.get("temperature") == 0 and "seed" not in job.model.params:
@@ -53,6 +55,20 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
         yield f"notify: {'ok' if found else 'there is no such program'} ({' '.join(told.command)}; {told.when})"
     for name, address in ignored_proxies(os.environ, job.spec.endpoint.proxy).items():
         yield f"proxy: none is used; {name} is set ({address}) and ignored. To use it, name it in endpoint.proxy"
+
+
+def doubts(job: Job) -> Iterator[str]:
+    """What a job may well mean, and its bill regret: told, and not refused."""
+    as_they_stand = [name for name in job.source.schema if _single_braces(job, name) and name not in job.used]
+    for name in as_they_stand:
+        yield f"prompts: {{{name}}} is sent as it stands; the column's value is written {{{{ {name} }}}}"
+    if not job.used and not as_they_stand:
+        yield "prompts: no column is used, so every row asks the very same; a column's value is written {{ text }}"
+
+
+def _single_braces(job: Job, name: str) -> bool:
+    written = re.compile(r"(?<!\{)\{\s*" + re.escape(name) + r"\s*\}(?!\})")
+    return any(written.search(message.content) for message in job.spec.prompt.messages)
 
 
 def _attached(job: Job) -> str:

@@ -13,9 +13,13 @@ the first still wait to open theirs.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from pipeline.provider.turns import Turns
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
@@ -31,8 +35,29 @@ class Dialer(aiohttp.TCPConnector):
 
     def __init__(self, *, at_once: int = AT_ONCE, **options: Any) -> None:
         super().__init__(**options)
-        self._turns = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        async with self._turns:
+        if not self._turns.take():
+            await self._turns.wait()
+        try:
             return await super().connect(req, traces, timeout)
+        finally:
+            self._turns.give_back()
+
+
+class Resolver(AbstractResolver):
+    """The system's way, within the time that connecting may take."""
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        async with asyncio.timeout(self._within_s):
+            return await self._inner.resolve(host, port, family)
+
+    async def close(self) -> None:
+        """Nothing is held."""
