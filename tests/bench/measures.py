@@ -22,7 +22,7 @@ class Sizes:
     resume_rows: int = 100_000
     stall_rows: int = 6_000  # more than the rows of one part, so that a part is sealed on the way
     starts: int = 7
-    process_rows: int = 20_000
+    process_rows: int = 30_000
     stage_rows: tuple[int, ...] = (100_000,)
 
 
