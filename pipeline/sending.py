@@ -169,7 +169,7 @@ class Sending:
             purses_of(job, ledger.before),
         )
         self.pool.room = self.wire.room
-        self.wire.on_room(self.pool.look)
+        self.wire.on_room(self.pool.look, lambda: self.pool.aside)
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
         self.sharing: Sharing | None = None
         if spec.limits.share:
