@@ -95,7 +95,7 @@ class Asking:
             till,
         )
         self.pool.room = self.wire.room
-        self.wire.on_room(self.pool.look)
+        self.wire.on_room(self.pool.look, lambda: self.pool.aside)
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
         self.sharing: Sharing | None = None
         if spec.limits.share:

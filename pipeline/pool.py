@@ -89,6 +89,11 @@ class Pool(Generic[Item]):
         self._aside.append(called)
         await called
 
+    @property
+    def aside(self) -> int:
+        """Workers that stand aside."""
+        return len(self._aside)
+
     def look(self) -> None:
         """There may be room: once whoever made it has gone on (and perhaps filled it again), see."""
         if self._aside and not self._looking:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import types
 from pathlib import Path
 
 import pytest
 
-from tests.bench import processes, report, stages, tally, waiting
+from pipeline.storage.files import Files
+from tests.bench import processes, report, stages, tally, traffic, waiting
 from tests.bench.figures import Figure
 from tests.bench.measures import Bench, Sizes
 from tests.bench.peers import __main__ as peers
@@ -179,6 +181,25 @@ def test_ratios_are_of_one_round_and_a_peer_in_trouble_leaves_the_others() -> No
     assert figures["CPU, pipeline / bare loop"].samples == [1.0, 2.0]
     assert figures[f"marginal CPU, {other}"].value is None
     assert figures[f"marginal CPU, {other}"].note == "no wheel"
+
+
+def test_what_a_run_writes_is_told_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("open", "write"):
+        monkeypatch.setattr(Files, name, getattr(Files, name))  # they are as they were afterwards
+    by_kind = traffic.counted()
+    files = Files()
+    for folder, name, data in [
+        ("journal", "0001.jsonl", b'{"e":"s","k":"0"}'),
+        ("journal", "0001.jsonl", b'{"e":"o"}' * 10),
+        ("parts", "part-0001.parquet.tmp", b"p" * 50),
+        ("", "results.parquet.tmp", b"r" * 40),
+        ("", "keys.bin", b"k" * 16),
+    ]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        fd = files.open(str(tmp_path / folder / name), os.O_WRONLY | os.O_CREAT)
+        files.write(fd, data)
+        files.close(fd)
+    assert traffic.told(by_kind, 100) == "journal 0.90, parts 0.50, tables 0.40, marks before requests 0.17, keys 0.16"
 
 
 def test_stages_of_too_few_rows_are_refused(tmp_path: Path) -> None:

@@ -163,9 +163,10 @@ class Wire:
         """How many more calls would find a place."""
         return self._limiter.room()
 
-    def on_room(self, step: Callable[[], None]) -> None:
-        """``step`` is taken whenever a call has left its place."""
+    def on_room(self, step: Callable[[], None], aside: Callable[[], int]) -> None:
+        """``step`` is taken whenever a call has left its place; ``aside`` tells how many rows wait for that."""
         self._limiter.on_room = step
+        self._limiter.aside = aside
 
     def found(self) -> dict[str, float | None]:
         """The limits as they were found."""

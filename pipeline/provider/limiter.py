@@ -100,6 +100,7 @@ class Limiter:
         self._last_error = ""
         self._ended: str | None = None
         self.on_room: Callable[[], None] = lambda: None  # a call has left, or will not come
+        self.aside: Callable[[], int] = lambda: 0  # who would send more calls, had they room
 
     def limit(self, send: Send) -> Send:
         """The same ``send``, at the right time. May raise ``EndpointDown`` when the endpoint stays out of order."""
@@ -277,13 +278,18 @@ class Limiter:
     def _succeeded(self, call: ApiCall, reply: ApiReply, place: _Place) -> None:
         now = self._clock()
         self._allowance.settle(call.weight, reply.usage, place.input_tokens, place.output_tokens)
-        self._window.succeeded(now, self._in_flight, now - place.taken_s)
+        self._window.succeeded(now, self._pressing(), now - place.taken_s)
         self._alive(now, place, late=reply.late)
         if now >= self._look_s:
             self._look_s = now + _LOOK_EVERY_S
             room = headroom(reply.headers, self._wall_clock())
             if room is not None:
                 self._allowance.told(now, room)
+
+    def _pressing(self) -> int:
+        """Calls in flight, and those that a place is being filled with: replies come in bursts, and whoever is called
+        in for the first of one has not come before the last. Nobody presses who waits for a pace."""
+        return self._in_flight if self._queue else self._in_flight + min(self._in_flight, self.aside())
 
     def _failed(self, call: ApiCall, exc: ProviderError, place: _Place) -> None:
         now = self._clock()
@@ -300,7 +306,7 @@ class Limiter:
                 self._breaker.lose_probe()
             self._alive(now, place)
             if isinstance(exc, AnswerUnusable):
-                self._window.succeeded(now, self._in_flight, now - place.taken_s)
+                self._window.succeeded(now, self._pressing(), now - place.taken_s)
 
     def _alive(self, now: float, place: _Place, *, late: bool = False) -> None:
         self._guard.ended(late)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import main as pipeline
+from tests.bench import traffic
 
 TICK_S = 0.005
 STALL_S = 0.020
@@ -34,12 +35,15 @@ class LoopWatch:
     ticks: int = 0
     stalls: int = 0
     longest_s: float = 0.0
+    longest_at_s: float = 0.0  # after the loop began
     longest_with_queue_s: float = 0.0
     queue_known: bool = True
+    _began_s: float = field(default=0.0, repr=False)
     _due_s: float = field(default=0.0, repr=False)
     _queued_s: float = field(default=0.0, repr=False)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._began_s = time.monotonic()
         self._queued_s = self._queue()
         self._again(loop)
 
@@ -54,7 +58,8 @@ class LoopWatch:
         self._queued_s = queued_s
         self.ticks += 1
         self.stalls += own_s > STALL_S
-        self.longest_s = max(self.longest_s, own_s)
+        if own_s > self.longest_s:
+            self.longest_s, self.longest_at_s = own_s, self._due_s - self._began_s
         self.longest_with_queue_s = max(self.longest_with_queue_s, late_s)
         self._again(loop)
 
@@ -100,6 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     watch = LoopWatch()
     watched(watch, stalls=args.stalls)
+    by_kind = {} if args.stalls else traffic.counted()
     sys.argv = ["pipeline", *args.command]
     profile = cProfile.Profile() if args.profile else None
     code: object = 0
@@ -115,10 +121,12 @@ def main() -> None:
         profile.dump_stats(args.profile)
     seen = {
         "wchar": written,
+        "written": dict(by_kind),
         "loop": watch.loop,
         "ticks": watch.ticks,
         "stalls": watch.stalls,
         "longest_s": watch.longest_s,
+        "longest_at_s": watch.longest_at_s,
         "longest_with_queue_s": watch.longest_with_queue_s,
         "queue_known": watch.queue_known,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from tests.bench import traffic
 from tests.bench.figures import Figure
 from tests.bench.load import FIELDS
 from tests.bench.process import CannedServer, Spent, spend, well
@@ -22,7 +23,7 @@ class Sizes:
     resume_rows: int = 100_000
     stall_rows: int = 6_000  # more than the rows of one part, so that a part is sealed on the way
     starts: int = 7
-    process_rows: int = 20_000
+    process_rows: int = 30_000
     stage_rows: tuple[int, ...] = (100_000,)
 
 
@@ -141,7 +142,7 @@ def written(bench: Bench) -> list[Figure]:
     # uvloop sends by write(2), which the kernel counts with the files; asyncio sends by send(2), which it does not.
     sent = bench.server.stats().bytes_in if seen["loop"].startswith("uvloop") else 0
     passed = seen["wchar"] - sent
-    about = f"{passed:,} bytes for {answers:,} of answers"
+    about = f"{passed:,} bytes for {answers:,} of answers: {traffic.told(seen['written'], answers)}"
     return [
         Figure("bytes written / bytes of answers", passed / answers, "x", "<= 2.2", about),
         Figure("bytes left on disk / bytes of answers", left / answers, "x", "", "results, checkpoint, logs"),
@@ -160,6 +161,8 @@ def stalls(bench: Bench) -> list[Figure]:
         return [Figure("event-loop stalls over 20 ms", None, "", "0", "the watch never ran")]
     return [
         Figure("event-loop stalls over 20 ms", seen["stalls"], "", "0", note),
-        Figure("longest event-loop stall", seen["longest_s"] * 1_000, "ms", "<= 20", "as above"),
+        Figure(
+            "longest event-loop stall", seen["longest_s"] * 1_000, "ms", "<= 20", f"{seen['longest_at_s']:.1f} s in"
+        ),
         Figure("longest, waiting for a core included", seen["longest_with_queue_s"] * 1_000, "ms"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+from dataclasses import dataclass, field
 from functools import cache
 
 from tests.bench.figures import Figure
@@ -13,40 +14,57 @@ from tests.bench.waiting import NAMED
 from tests.bench.workplace import pipeline_command
 
 _TWO = ("--processes", "2")
-SIDES: dict[str, tuple[str, ...]] = {"one process": (), "two processes": _TWO}
+
+
+@dataclass(slots=True)
+class _Side:
+    flags: tuple[str, ...]
+    per_s: list[float] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+    start_s: list[float] = field(default_factory=list)  # CPU
+    own_ms: list[float] = field(default_factory=list)  # marginal CPU of a request
+    server_ms: list[float] = field(default_factory=list)
+
+    def go(self, bench: Bench) -> None:
+        few, rows = bench.sizes.few, bench.sizes.process_rows
+        start = bench.place.pipeline(few, bench.server, *self.flags, limits=NAMED)
+        spent = bench.place.pipeline(rows, bench.server, *self.flags, limits=NAMED)
+        seen = bench.server.stats()
+        self.per_s.append(seen.per_s())
+        self.wall_s.append(spent.wall_s)
+        self.start_s.append(start.cpu_s)
+        self.own_ms.append((spent.cpu_s - start.cpu_s) / (rows - few) * 1_000)
+        self.server_ms.append(seen.cpu_s / rows * 1_000)
+
+    def figures(self, name: str, few: int) -> list[Figure]:
+        return [
+            Figure.median(f"requests/s at 0 ms, {name}", self.per_s, "/s"),
+            Figure.median(f"marginal CPU, {name}", self.own_ms, "ms/request", "", "of all its processes"),
+            Figure.median(f"CPU of {few} rows, {name}", self.start_s, "s", "", "start-up, mostly"),
+        ]
 
 
 def processes(bench: Bench) -> list[Figure]:
     """In turns. The limit is named, so that neither side spends its time on finding one. ``requests/s`` is what the
-    server saw from the first request to the last reply; start and end of the command are in ``wall``."""
+    server saw from the first request to the last reply; what starting and ending cost is in ``wall``."""
     if not _offered():
         raise NotMeasured("this pipeline has no --processes")
-    rows = bench.sizes.process_rows
-    rates: dict[str, list[float]] = {name: [] for name in SIDES}
-    walls: dict[str, list[float]] = {name: [] for name in SIDES}
-    own_ms: dict[str, list[float]] = {name: [] for name in SIDES}
-    server_ms: list[float] = []
+    one, two = _Side(()), _Side(_TWO)
     for number in range(bench.sizes.pairs):
-        for name in list(SIDES)[:: 1 if number % 2 == 0 else -1]:
-            spent = bench.place.pipeline(rows, bench.server, *SIDES[name], limits=NAMED)
-            seen = bench.server.stats()
-            rates[name].append(seen.per_s())
-            walls[name].append(spent.wall_s)
-            own_ms[name].append(spent.cpu_s / rows * 1_000)
-            server_ms.append(seen.cpu_s / rows * 1_000)
-    one, two = SIDES
-    ratios = [b / a for a, b in zip(rates[one], rates[two], strict=True)]
-    walls_ratio = [a / b for a, b in zip(walls[one], walls[two], strict=True)]
-    most = _most_possible(statistics.median(own_ms[one]), statistics.median(server_ms))
-    told = f"{rows:,} rows, 256 in flight in all; the server takes its CPU from the same cores"
+        for side in (one, two) if number % 2 == 0 else (two, one):
+            side.go(bench)
+    faster = [b / a for a, b in zip(one.per_s, two.per_s, strict=True)]
+    shorter = [b / a for a, b in zip(one.wall_s, two.wall_s, strict=True)]
+    server_ms = [*one.server_ms, *two.server_ms]
+    most = _most_possible(statistics.median(one.own_ms), statistics.median(server_ms))
+    told = f"{bench.sizes.process_rows:,} rows; the server takes its CPU from the same cores"
+    how = "two cores / (the client's CPU + the server's), of one's rate"
     return [
-        Figure.median("requests/s, two processes / one", ratios, "x", "", told),
-        Figure(
-            "the same, at most possible here", most, "x", "", "two cores / (client's CPU + server's), of one's rate"
-        ),
-        Figure.median("wall, one process / two", walls_ratio, "x", "", "start and end included"),
-        *(Figure.median(f"requests/s at 0 ms, {name}", rates[name], "/s") for name in SIDES),
-        *(Figure.median(f"CPU, {name}", own_ms[name], "ms/request", "", "all processes, whole run") for name in SIDES),
+        Figure.median("requests/s, two processes / one", faster, "x", "", told),
+        Figure("the same, at most possible here", most, "x", "", how),
+        Figure.median("wall, two processes / one", shorter, "x", "", "start and end included"),
+        *one.figures("one process", bench.sizes.few),
+        *two.figures("two processes", bench.sizes.few),
         Figure.median("the canned server's own CPU", server_ms, "ms/request", "", "one process serves both sides"),
     ]
 

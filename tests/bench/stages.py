@@ -46,12 +46,13 @@ class _Stage:
     before: Callable[[_Job], None] = lambda job: None
 
 
+# ``plan`` leaves nothing behind, so whoever came after the loss of the keys would list them again: that one is last.
 STAGES = (
     _Stage(f"plan, {LEFT:,} rows left", "plan", 0),
-    _Stage("plan, the list of keys lost", "plan", 0, _Job.lose_keys),
     _Stage(f"run, {LEFT:,} rows left", "run", LEFT),
     _Stage("run, nothing left to do", "run", 0),
     _Stage("run, only results.parquet lost", "run", 0, _Job.lose_results),
+    _Stage("plan, the list of keys lost", "plan", 0, _Job.lose_keys),
 )
 
 
