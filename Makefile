@@ -53,8 +53,11 @@ torture: $(INSTALLED) ## the long crash rigs: faults at every call, power cuts, 
 	$(BIN)/python -m tests.rigs.kill_loop --kills 1000
 	$(BIN)/python -m tests.rigs.kill_loop --kills 300 --processes 2
 
-bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, memory, start-up
-	$(BIN)/python -m tests.bench
+bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, waiting, many connections, memory (BENCH="--only many")
+	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-peers: $(INSTALLED) ## the same rows through other programs, installed into data/out/bench/peers
+	$(BIN)/python -m tests.bench.peers $(BENCH)
 
 bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknown, and what outages cost (ten minutes)
 	$(BIN)/python -m tests.bench_limits
@@ -62,4 +65,4 @@ bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknow
 clean: ## remove what was built, never results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo run check plan status test test-browser lint types torture bench bench-limits clean
+.PHONY: help install demo run check plan status test test-browser lint types torture bench bench-peers bench-limits clean

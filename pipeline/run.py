@@ -14,6 +14,7 @@ from pipeline.after import After
 from pipeline.before import Before
 from pipeline.crew.captain import Crew
 from pipeline.crew.size import lanes_for, refuse_in_several
+from pipeline.descriptors import make_room
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, StorageError
 from pipeline.job import Job
@@ -35,6 +36,7 @@ from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS
 from pipeline.storage.published import settle_time
 from pipeline.summary import NAME as SUMMARY
 from pipeline.summary import Summary
+from pipeline.wired import connections_each
 from pipeline.work import INPUT_CHANGED, Work, words
 
 
@@ -153,6 +155,8 @@ class _OneRun(Before, After):
     def _send(
         self, known: Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop
     ) -> Sending | Crew:
+        work = self._work(known)
+        make_room(self._at_once(work), connections_each(self.job, served_here=self.options.simulated is True))
         self._begin_log(key)
         self.checkpoint.update(question=self.job.question, finished=None)
         if self.checkpoint.in_doubt:
@@ -160,7 +164,6 @@ class _OneRun(Before, After):
                 f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
                 "and are sent again"
             )
-        work = self._work(known)
         self.say(_starting(work, self.job))
         self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
         ignored = ignored_proxies(os.environ, self.job.spec.endpoint.proxy)
@@ -235,6 +238,11 @@ class _OneRun(Before, After):
         """Of ``--max-minutes``, which planning counts into."""
         minutes = self.options.max_minutes
         return None if minutes is None else max(0.0, minutes * 60 - (time.monotonic() - self.clock))
+
+    def _at_once(self, work: Work) -> int:
+        """Rows in flight at most: a short job opens fewer connections than its limits allow."""
+        most = self.job.spec.limits.concurrency
+        return most if work.to_send is None else min(most, max(work.to_send, len(work.unfetched)))
 
     def _host(self) -> str:
         return urlsplit(self.job.spec.endpoint.base_url).netloc

@@ -56,6 +56,12 @@ def fetcher_of(job: Job) -> Fetcher | None:
     )
 
 
+def connections_each(job: Job, *, served_here: bool) -> int:
+    """How many connections a row in flight may hold at most. ``served_here``: the endpoint is part of this process."""
+    fetches = job.spec.media is not None and job.spec.media.download
+    return (1 + fetches) * (1 + served_here)
+
+
 def purses_of(job: Job, before: Totals) -> list[Purse]:
     """The job's budget, less what earlier runs spent; none without a cap on answers (see ``Job``)."""
     budget, cap = job.spec.budget, job.most_output_tokens
