@@ -49,13 +49,9 @@ class Keys:
         self._all += key
         return key.hex()
 
-    def place(self, ordinal: int, keys: bytes) -> None:
-        """Keys that were made elsewhere, of the rows from ``ordinal`` on: their ids make them independent of others.
-        Rows that are left out have a key of zeros, which no row has."""
-        start, end = ordinal * KEY_BYTES, ordinal * KEY_BYTES + len(keys)
-        if len(self._all) < end:
-            self._all += bytes(end - len(self._all))
-        self._all[start:end] = keys
+    def extend(self, keys: bytes) -> None:
+        """The keys of the next rows, which were made elsewhere: their ids make them independent of others."""
+        self._all += keys
 
     def hex(self, ordinal: int) -> str:
         return self._all[ordinal * KEY_BYTES : (ordinal + 1) * KEY_BYTES].hex()
