@@ -62,9 +62,7 @@ def run_options(verb: Verb) -> Verb:
         [
             job_argument,
             click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows."),
-            click.option(
-                "--processes", type=click.IntRange(min=1), default=1, metavar="N", help="Send from N processes."
-            ),
+            click.option("--processes", type=click.IntRange(1), default=1, metavar="N", help="Send from N processes."),
             click.option("--max-minutes", type=click.FloatRange(min=0), metavar="M", help="Stop after M minutes (75)."),
             click.option(
                 RETRY_FAILED,

@@ -186,7 +186,7 @@ class Crew(Told):
                 self._answers.add(answer := asyncio.ensure_future(self._answer(mate, message.rows)))
                 answer.add_done_callback(self._answers.discard)
             case Made():
-                self._handout.made(mate, message)
+                self._handout.made(message)
             case Pulse():
                 mate.pulse = message
                 self.dealing.wants(mate.lane, message.needs)
@@ -209,7 +209,6 @@ class Crew(Told):
     def _lost(self, mate: Mate) -> None:
         """It has ended, or died."""
         self.dealing.leave(mate.lane)
-        self._handout.lost(mate)
         if self._till is not None:
             self._till.bury(mate.lane)
         if mate.died:
@@ -222,7 +221,7 @@ class Crew(Told):
         self._deal()
 
     async def _answer(self, mate: Mate, most: int) -> None:
-        mate.send(await self._handout.block(mate, most))
+        mate.send(await self._handout.block(most))
 
     # -- limits ----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.crew.mate import Mate
 from pipeline.crew.words import Block, Made
 from pipeline.errors import PipelineError, RunPaused
 from pipeline.feed import Feed
@@ -12,8 +11,11 @@ from pipeline.job import Job
 from pipeline.records import Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop
-from pipeline.storage.keys import Keys, key_alone
+from pipeline.storage.keys import KEY_BYTES, Keys, key_alone
 from pipeline.work import INPUT_CHANGED, Work, unchanged
+
+NO_KEY = bytes(KEY_BYTES)
+"""Of a row that was not rendered."""
 
 
 class Handout:
@@ -29,15 +31,15 @@ class Handout:
         self._makes_keys = makes_keys
         self._feed = Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._door = asyncio.Lock()  # the rows of a block follow each other
-        self._unmade: list[tuple[int, int]] = []  # rows whose keys went with a hand: first ordinal, and how many
+        self._making: dict[int, bytes] = {}  # blocks that are not listed yet, by their first ordinal
 
-    async def block(self, mate: Mate, most: int) -> Block:
+    async def block(self, most: int) -> Block:
         """The next rows; none when there are no more, or the run is stopping."""
         async with self._door:
             rows = await self._rows(most)
             if self._makes_keys:
                 if rows:
-                    mate.making[rows[0].ordinal] = len(rows)
+                    self._making[rows[0].ordinal] = NO_KEY * len(rows)
                 return Block(rows)
         keys = [self._keys.hex(row.ordinal) for row in rows]
         if "" in keys:
@@ -76,29 +78,31 @@ class Handout:
 
     # -- keys ------------------------------------------------------------------------------------------------------
 
-    def made(self, mate: Mate, told: Made) -> None:
-        """Keys of a block have come back."""
-        mate.making.pop(told.start, None)
-        self._keys.place(told.start, told.keys)
-
-    def lost(self, mate: Mate) -> None:
-        """The hand has ended; what it did not give back is made up for."""
-        self._unmade += mate.making.items()
-        mate.making.clear()
+    def made(self, told: Made) -> None:
+        """Keys of a block have come back. They are listed in order: those of a later block wait."""
+        self._making[told.start] = told.keys
+        while (keys := self._making.get(len(self._keys))) is not None and NO_KEY not in pieces(keys):
+            del self._making[len(self._keys)]
+            self._keys.extend(keys)
 
     def make_up(self) -> None:
-        """The keys that went with a hand: answers may be recorded under them. Raises what reading the input does."""
-        wanted = sorted(self._unmade)
-        if wanted and not self._work.changed():
-            self._make(wanted)
-        if self._makes_keys:
-            self._keys.close_gaps()
-
-    def _make(self, wanted: list[tuple[int, int]]) -> None:
-        end = max(start + count for start, count in wanted)
-        for batch in self._job.source.rows(self._job.used, wanted[0][0]):
+        """At the end: the keys of rows that no hand has rendered, as far as later ones are recorded, and of those whose
+        keys went with a hand, which may be. Raises what reading the input does."""
+        if not self._making or self._work.changed():
+            return
+        first, last = len(self._keys), max(start + len(keys) // KEY_BYTES for start, keys in self._making.items())
+        known = {start + at: key for start, keys in self._making.items() for at, key in enumerate(pieces(keys))}
+        for batch in self._job.source.rows(self._job.used, first):
             for row in batch:
-                if any(start <= row.ordinal < start + count for start, count in wanted):
-                    self._keys.place(row.ordinal, bytes.fromhex(key_alone(row.id, self._job.asked(row))))
-            if not batch or batch[-1].ordinal >= end:
-                return
+                if row.ordinal == len(self._keys) < last:
+                    key = known[row.ordinal]
+                    if key == NO_KEY:
+                        key = bytes.fromhex(key_alone(row.id, self._job.asked(row)))
+                    self._keys.extend(key)
+            if not batch or batch[-1].ordinal >= last:
+                break
+        self._making.clear()
+
+
+def pieces(keys: bytes) -> list[bytes]:
+    return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]

@@ -33,7 +33,6 @@ class Mate:
     gone: bool = False
     died: str = ""  # of what
     turn: int = 0  # of the share that it was told last
-    making: dict[int, int] = field(default_factory=dict)  # blocks whose keys it makes: first ordinal, and how many
 
     def send(self, message: object) -> None:
         if self.line is not None:

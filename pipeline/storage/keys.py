@@ -54,7 +54,6 @@ class Keys:
         self._take(KeyList(folder, files, held_rows=held_rows))
         self._met: dict[bytes, int] = {}
         self._begun: Begun | None = None
-        self._apart: dict[int, bytes] = {}  # keys that wait for those before them, by the first one's place
 
     def _take(self, every: KeyList) -> None:
         self._all = every
@@ -83,19 +82,10 @@ class Keys:
                 self._begun.follow()
         return key.hex()
 
-    def place(self, ordinal: int, keys: bytes) -> None:
-        """Keys that were made elsewhere, of the rows from ``ordinal`` on: their ids make them independent of others.
-        They come in any order, and are in the list once all rows before them are. Raises StorageError."""
-        self._apart[ordinal] = keys
-        while (keys_next := self._apart.pop(len(self._all), None)) is not None:
-            self._all.append(keys_next)
-
-    def close_gaps(self) -> None:
-        """Rows whose keys did not come have a key of zeros, which no row has. Raises StorageError."""
-        while self._apart:
-            first = min(self._apart)
-            self._all.append(bytes((first - len(self._all)) * KEY_BYTES))
-            self._all.append(self._apart.pop(first))
+    def extend(self, keys: bytes) -> None:
+        """The keys of the next rows, which were made elsewhere: their ids make them independent of others. Raises
+        StorageError."""
+        self._all.append(keys)
 
     def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:
         """The first number that no equal row before has: they have all numbers below."""

@@ -85,7 +85,7 @@ async def test_keys_are_made_here_and_go_back_a_block_at_a_time() -> None:
     (made,) = leader.made
     assert made.start == 0
     theirs = Keys(has_ids=True)
-    theirs.place(made.start, made.keys)
+    theirs.extend(made.keys)
     assert theirs.digest() == expected.digest()
 
 

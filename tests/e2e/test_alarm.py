@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import comparison, run
+from pipeline import after, comparison
 from pipeline.cli import call
 from tests.e2e.rig import JobFolder
 from tests.e2e.scripted import Said, Scripted, refuses, says, scripted
@@ -210,7 +210,7 @@ def test_a_run_that_is_killed_while_it_publishes_is_compared_with_the_same_run_a
         raise Killed
 
     # After and before the statistics are kept; the tables have their names in both cases.
-    for room, name in ((run, "evaluated"), (comparison.Comparison, "end")):
+    for room, name in ((after, "evaluated"), (comparison.Comparison, "end")):
         with monkeypatch.context() as patch:
             patch.setattr(room, name, killed)
             assert go("--accept-changes") == 1
@@ -237,7 +237,7 @@ def test_a_run_that_was_killed_before_it_was_settled_is_no_run_before(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluated", killed)
+        patch.setattr(after, "evaluated", killed)
         assert call(["run", str(job.write()), "--quiet", "--accept-changes"]) == 1
     texts(job, 19)  # what goes on is another run than the one that was killed, though not against it
     assert call(["run", str(job.write()), "--quiet"]) == 0

@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 
 import pipeline.run as runs
+from pipeline import after, before
 from pipeline.errors import CheckpointError, InputError, PipelineError, RunPaused
 from pipeline.job import Job, Ready
 from pipeline.records import Row
@@ -393,7 +394,7 @@ def test_an_input_that_is_edited_while_the_tables_are_written_leaves_the_old_one
         job.rows([{"id": f"r{place:05d}", "text": "swapped"} for place in reversed(range(3))])
         return publish(*arguments)
 
-    monkeypatch.setattr(runs, "publish", edited)
+    monkeypatch.setattr(after, "publish", edited)
     assert run_here(job).exit_code == 75
     assert not (job.out / "results.parquet").exists()
     monkeypatch.undo()
@@ -471,7 +472,7 @@ def test_a_bug_outside_the_rows_is_in_the_log_too(
 ) -> None:
     job = new_job(simulate())
     job.number_of_rows(3)
-    monkeypatch.setattr(runs, "publish", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(after, "publish", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_here(job)
     assert "ZeroDivisionError" in (job.out / "run.log").read_text()
@@ -492,13 +493,14 @@ def test_a_signal_while_planning_or_publishing_is_exit_75_and_costs_nothing(
     run_here(job)
     job.number_of_rows(5)
     whole = (job.out / "results.parquet").read_bytes()
-    original = getattr(runs, step)
+    room = before if step == "list_keys" else after
+    original = getattr(room, step)
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return original(*arguments)
 
-    monkeypatch.setattr(runs, step, interrupted)
+    monkeypatch.setattr(room, step, interrupted)
     if step == "publish":
         summary = run_here(job)
         assert (summary.exit_code, summary.finished) == (75, False)

@@ -63,7 +63,7 @@ def working(job: JobFolder) -> int:
 
 @pytest.mark.parametrize("ids", ["id", None])
 def test_the_results_are_those_of_one_process(simulate: Simulate, new_job: NewJob, ids: str | None) -> None:
-    endpoint = simulate(latency_s=0.002)
+    endpoint = simulate(latency_s=0.05)
     job = new_job(endpoint, id_column=ids, more={"limits": {"concurrency": 16, **FAST}})
     job.number_of_rows(800)
     done = job.run(*TWO)
@@ -112,7 +112,7 @@ def test_a_row_that_is_asked_for_all_is_asked_once(simulate: Simulate, new_job: 
 
 
 def test_a_hand_that_is_killed_costs_what_it_had_in_flight(simulate: Simulate, new_job: NewJob) -> None:
-    endpoint = simulate(latency_s=0.02)
+    endpoint = simulate(latency_s=0.05)
     job = new_job(endpoint, more={"limits": {"concurrency": 8, **FAST}})
     job.number_of_rows(800)
     process = job.start(*TWO)
