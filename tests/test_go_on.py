@@ -134,6 +134,38 @@ def test_what_is_torn_or_flipped_is_rendered_again() -> None:
             assert [keys.hex(place) for place in range(12)] == [every.hex(place) for place in range(12)]
 
 
+def test_a_block_of_another_list_does_not_pass_for_one_of_ours() -> None:
+    other = job_of(list("ABCDEFGHIJKL"))
+    cut_off(other, 12, [])
+    stale = Path(LAYOUT.begun).read_bytes()
+    job = job_of(list("abcdefghijkl"))
+    cut_off(job, 12, list(range(12)))
+    ours = Path(LAYOUT.begun).read_bytes()
+    two_blocks = len(ours) - 2 * (3 * 16 + 4)
+    Path(LAYOUT.begun).write_bytes(ours[:two_blocks] + stale[two_blocks:])
+    found, _ = looked(job)
+    every = list_keys(job, None)
+    assert found is not None
+    assert [found.keys.hex(at) for at in range(12)] == [every.hex(at) for at in range(12)]
+
+
+class Unreadable(Files):
+    """A disk that has lost the sectors of one file."""
+
+    def read_at(self, fd: int, size: int, offset: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_list_that_cannot_be_read_stops_nobody() -> None:
+    job = job_of(list("abcdefghijkl"))
+    cut_off(job, 7, [0, 1, 2])
+    checkpoint = Checkpoint.open("out/checkpoint", "job")
+    checkpoint.seal()
+    checkpoint.release()
+    snapshot = Snapshot("out/checkpoint", checkpoint.job.job)
+    assert go_on(job, Unreadable(), LAYOUT, job.fingerprint(), snapshot) is None
+
+
 @pytest.mark.parametrize("fault", [Fault("open", 1, "ENOSPC"), Fault("write", 1, "short"), Fault("write", 2, "ENOSPC")])
 def test_without_room_there_is_no_list_and_nothing_else_is_lost(fault: Fault) -> None:
     job = job_of(list("abcdefghijkl"))

@@ -41,6 +41,7 @@ class Begun:
             self._fd = create(files, path)
             self._close = weakref.finalize(self, files.close, self._fd)
             write_all(files, self._fd, _head(name, rows))
+        self._seed = _seed_of(_head(name, rows))
         self.follow()
 
     def follow(self) -> None:
@@ -48,7 +49,7 @@ class Begun:
         while self._fd >= 0 and (self._blocks + 1) * BLOCK_ROWS <= len(self._keys):
             try:
                 block = self._keys.slice(self._blocks * BLOCK_ROWS, BLOCK_ROWS)
-                write_all(self._files, self._fd, block + _check(block, self._blocks))
+                write_all(self._files, self._fd, block + _check(block, self._seed + self._blocks))
                 self._blocks += 1
             except (OSError, StorageError):
                 self.end()
@@ -70,25 +71,34 @@ def read(files: Files, path: str, name: str) -> tuple[int, Iterator[bytes]] | No
     except OSError:
         return None
     file = Scratch(files, fd, os.fstat(fd).st_size)
-    if file.size < _HEAD_BYTES:
+    try:
+        head = file.read(0, min(_HEAD_BYTES, file.size))
+    except StorageError:
         return None
-    head = file.read(0, _HEAD_BYTES)
     rows = int.from_bytes(head[_NAME_BYTES:-_CHECK_BYTES], "little")
-    return (rows, _blocks(file)) if head == _head(name, rows) else None
+    return (rows, _blocks(file, _seed_of(head))) if head == _head(name, rows) else None
 
 
-def _blocks(file: Scratch) -> Iterator[bytes]:
+def _blocks(file: Scratch, seed: int) -> Iterator[bytes]:
     """The good ones from the first on."""
     step = _BLOCK_BYTES + _CHECK_BYTES
     for number, at in enumerate(range(_HEAD_BYTES, file.size - step + 1, step)):
-        data = file.read(at, step)
-        if data[_BLOCK_BYTES:] != _check(data[:_BLOCK_BYTES], number):
+        try:
+            data = file.read(at, step)
+        except StorageError:
+            return
+        if data[_BLOCK_BYTES:] != _check(data[:_BLOCK_BYTES], seed + number):
             return
         yield data[:_BLOCK_BYTES]
 
 
-def _check(block: bytes, number: int) -> bytes:
-    return zlib.crc32(block, number).to_bytes(_CHECK_BYTES, "little")
+def _seed_of(head: bytes) -> int:
+    """A block of another list, which a power cut may leave in the place of ours, must not pass for one of it."""
+    return int.from_bytes(head[-_CHECK_BYTES:], "little")
+
+
+def _check(block: bytes, seed: int) -> bytes:
+    return zlib.crc32(block, seed & 0xFFFFFFFF).to_bytes(_CHECK_BYTES, "little")
 
 
 def _head(name: str, rows: int) -> bytes:

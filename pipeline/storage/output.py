@@ -315,10 +315,16 @@ def publish(files: Files, folder: str, join: Join, id_column: str | None, time_n
             os.path.join(folder, ATTEMPTS),
             join.schema(_VOLATILE, id_columns),
             lambda: join.attempts(id_column),
+            rows=join.standing.height,
         ),
         FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
         RESULTS: write_table(
-            files, os.path.join(folder, RESULTS), join.schema(join.answer_schema), join.results, time_ns=time_ns
+            files,
+            os.path.join(folder, RESULTS),
+            join.schema(join.answer_schema),
+            join.results,
+            time_ns=time_ns,
+            rows=join.standing.height,
         ),
     }
 
@@ -351,7 +357,7 @@ _FORMULA = r"^[=+\-@\t\r]"
 
 
 def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    return write_table(files, path, join.schema(join.answer_schema), join.results)
+    return write_table(files, path, join.schema(join.answer_schema), join.results, rows=join.standing.height)
 
 
 def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:

@@ -8,8 +8,8 @@ import polars as pl
 
 from pipeline.storage.scratch import Shelves
 
-RANGE_ROWS = 1 << 17
-"""A range with all that is made of it takes about 40 MB."""
+RANGE_ROWS = 1 << 16
+"""A range with all that is made of it takes about 20 MB."""
 
 
 class Ranged:
