@@ -104,7 +104,8 @@ class Before(OneRun):
         snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
         each = snapshot.totals()
         cost = each.cost(self.job.prices)
-        price = "at an unknown price" if cost is None else f"for about {money(cost / max(1, each.billed) * plan.again)}"
+        requests = plan.again * self.job.spec.samples
+        price = "at an unknown price" if cost is None else f"for about {money(cost / max(1, each.billed) * requests)}"
         raise SpecError(
             f"the prompt, the model or its parameters changed: {plan.again} rows that have their answer would be asked "
             f"again, {price}; nothing was sent. Run with --accept-changes to buy them, or undo the change; the old "

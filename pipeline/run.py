@@ -138,8 +138,8 @@ class _OneRun(Before, After):
             if sending.files_changed:  # whatever the files' times say, the list does not fit them
                 discard(self.files, self.checkpoint.layout.keys)
         else:
-            if self.checkpoint.job.question != self.job.question:
-                self.checkpoint.update(question=self.job.question)
+            if self.checkpoint.job.question != self._accepted():
+                self.checkpoint.update(question=self._accepted())
             self._seal()
         return self._end(known, stop, sent, complete)
 
@@ -158,7 +158,7 @@ class _OneRun(Before, After):
         # Before the first byte is written; processes of this run inherit what is granted here.
         make_room(self._at_once(work), connections_each(self.job, served_here=self.options.simulated is True))
         self._begin_log(key)
-        self.checkpoint.update(question=self.job.question, finished=None)
+        self.checkpoint.update(question=self._accepted(), finished=None)
         if self.checkpoint.in_doubt:
             self.say(
                 f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
@@ -238,6 +238,12 @@ class _OneRun(Before, After):
         """Of ``--max-minutes``, which planning counts into."""
         minutes = self.options.max_minutes
         return None if minutes is None else max(0.0, minutes * 60 - (time.monotonic() - self.clock))
+
+    def _accepted(self) -> str:
+        """The question that holds from now on. A trial of the first rows accepts no change for the others: a run of all
+        refuses to buy those again as before."""
+        before = self.checkpoint.job.question
+        return before if before and self.job.spec.input.limit is not None else self.job.question
 
     def _at_once(self, work: Work) -> int:
         """Rows in flight at most: a short job opens fewer connections than its limits allow."""

@@ -156,6 +156,23 @@ def test_a_changed_prompt_is_bought_only_when_accepted_and_comes_back_for_free(
     assert endpoint.stats()["requests"] == 40
 
 
+def test_a_trial_of_a_changed_prompt_accepts_it_for_no_other_row(simulate: Simulate, new_job: NewJob) -> None:
+    endpoint = simulate()
+    job = new_job(endpoint)
+    job.number_of_rows(20)
+    job.run()
+    job.template = "Another question: {{ text }}"
+    for _ in range(2):  # the second time there is nothing to do
+        assert job.run("run", "--limit", "3", "--accept-changes").returncode == 0
+        assert endpoint.stats()["requests"] == 23
+    refused = job.run()
+    assert refused.returncode == 2
+    assert "17 rows" in refused.stderr
+    assert endpoint.stats()["requests"] == 23
+    assert job.run("run", "--accept-changes").returncode == 0
+    assert endpoint.stats()["requests"] == 40
+
+
 def test_address_limits_and_blanks_cost_nothing(simulate: Simulate, new_job: NewJob) -> None:
     first, second = simulate(), simulate()
     job = new_job(first)
