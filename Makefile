@@ -52,8 +52,11 @@ torture: $(INSTALLED) ## the long crash rigs: faults at every call, power cuts, 
 	$(BIN)/python -m tests.rigs.promises pairs 100
 	$(BIN)/python -m tests.rigs.kill_loop --kills 1000
 
-bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, memory, start-up
-	$(BIN)/python -m tests.bench
+bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, waiting, many connections, memory (BENCH="--only many")
+	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-peers: $(INSTALLED) ## the same rows through other programs, installed into data/out/bench/peers
+	$(BIN)/python -m tests.bench.peers $(BENCH)
 
 bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknown, and what outages cost (ten minutes)
 	$(BIN)/python -m tests.bench_limits
@@ -61,4 +64,4 @@ bench-limits: $(INSTALLED) ## how much of an allowance is used, known and unknow
 clean: ## remove what was built, never results
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo run check plan status test test-browser lint types torture bench bench-limits clean
+.PHONY: help install demo run check plan status test test-browser lint types torture bench bench-peers bench-limits clean

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 
+from pipeline.descriptors import room
+from pipeline.descriptors import told as told_room
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
 from pipeline.run import CHECKPOINT, refuse_foreign
+from pipeline.sending import connections_each
 from pipeline.storage import checkpoint as checkpoints
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
@@ -35,11 +39,14 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
     else:
         skipped = f"; {len(invalid)} of the first {len(first)} rows cannot be sent: {invalid[0]}" if invalid else ""
         yield f"prompts: ok (columns used: {', '.join(job.used) or 'none'}{skipped})"
+    yield from doubts(job)
     if job.spec.prompt.attachments:
         yield f"attachments: ok ({_attached(job)})"
     if job.spec.samples > 1 and job.model.params.get("temperature") == 0 and "seed" not in job.model.params:
         yield f"samples: model.temperature is 0, so all {job.spec.samples} samples of a row may well be the same"
     yield f"output: ok ({check_folder(job)})"
+    at_once = min(rows, job.spec.limits.concurrency)
+    yield f"connections: ok ({told_room(room(at_once, connections_each(job, served_here=False)))})"
     name = job.spec.endpoint.api_key_env
     yield f"key: ok ({name} is set)" if key() else f"key: ok ({name} is not set; a loopback endpoint may need none)"
     told = job.spec.notify
@@ -48,6 +55,20 @@ def check(job: Job, key: Callable[[], str | None]) -> Iterator[str]:
         yield f"notify: {'ok' if found else 'there is no such program'} ({' '.join(told.command)}; {told.when})"
     for name, address in ignored_proxies(os.environ, job.spec.endpoint.proxy).items():
         yield f"proxy: none is used; {name} is set ({address}) and ignored. To use it, name it in endpoint.proxy"
+
+
+def doubts(job: Job) -> Iterator[str]:
+    """What a job may well mean, and its bill regret: told, and not refused."""
+    as_they_stand = [name for name in job.source.schema if _single_braces(job, name) and name not in job.used]
+    for name in as_they_stand:
+        yield f"prompts: {{{name}}} is sent as it stands; the column's value is written {{{{ {name} }}}}"
+    if not job.used and not as_they_stand:
+        yield "prompts: no column is used, so every row asks the very same; a column's value is written {{ text }}"
+
+
+def _single_braces(job: Job, name: str) -> bool:
+    written = re.compile(r"(?<!\{)\{\s*" + re.escape(name) + r"\s*\}(?!\})")
+    return any(written.search(message.content) for message in job.spec.prompt.messages)
 
 
 def _attached(job: Job) -> str:

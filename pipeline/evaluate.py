@@ -1,15 +1,18 @@
 """Labels held against gold labels: how often they agree, and how much of that is more than chance.
 
-All figures are of the rows that have both. A row without an answer is no wrong answer: it is counted apart.
+All figures are of the rows that have both. A row without an answer is no wrong answer: it is counted apart. Gold labels
+are often typed by hand: one that differs from an answered label only in case or in blanks around it is that label, and
+the figures say that they took it so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+_Pair = tuple[str | None, str | None]
 _SHOWN = 20  # classes in the lines for people; the members have all
 
 
@@ -36,6 +39,7 @@ class Evaluation:
     macro_f1: float | None
     classes: Mapping[str, ClassFigures]
     confusion: Mapping[str, Mapping[str, int]]
+    taken_as: Mapping[str, str] = field(default_factory=dict)  # gold labels that are spelled otherwise in the answers
 
     def members(self) -> dict[str, Any]:
         return {
@@ -56,6 +60,7 @@ class Evaluation:
                 for name, one in self.classes.items()
             },
             "confusion": {gold: dict(row) for gold, row in self.confusion.items()},
+            **({"gold_taken_as": dict(self.taken_as)} if self.taken_as else {}),
         }
 
     def line(self) -> str:
@@ -77,11 +82,17 @@ class Evaluation:
             )
         if len(self.classes) > _SHOWN:
             lines.append(f"  and {len(self.classes) - _SHOWN} more labels, see --json")
+        if self.taken_as:
+            taken = [f"{gold!r} as {label!r}" for gold, label in list(self.taken_as.items())[:_SHOWN]]
+            more = ", and more, see --json" if len(self.taken_as) > _SHOWN else ""
+            lines.append(f"  gold labels taken for one that is spelled otherwise: {', '.join(taken)}{more}")
         return lines
 
 
-def evaluate(pairs: Mapping[tuple[str | None, str | None], int]) -> Evaluation:
-    """From how often each gold label met each answered one; None is a missing one."""
+def evaluate(pairs: Mapping[_Pair, int]) -> Evaluation:
+    """From how often each gold label met each answered one; None or blank is a missing one."""
+    taken_as = _spelled_otherwise(pairs)
+    pairs = _renamed(pairs, taken_as)
     met = {(gold, said): n for (gold, said), n in pairs.items() if gold is not None and said is not None}
     gold_counts: Counter[str] = Counter()
     said_counts: Counter[str] = Counter()
@@ -102,7 +113,46 @@ def evaluate(pairs: Mapping[tuple[str | None, str | None], int]) -> Evaluation:
         macro_f1=_share(sum(one.f1 for one in classes.values()), len(classes)),
         classes=classes,
         confusion=_confusion(met),
+        taken_as={gold: label for gold, label in sorted(taken_as.items()) if label is not None},
     )
+
+
+def _spelled_otherwise(pairs: Mapping[_Pair, int]) -> dict[str, str | None]:
+    """Gold labels, and the label that each is but for case and blanks: the answered one, where only one can be meant;
+    where none was answered, the spelling most rows have. None for a blank one."""
+    answered = {said for _, said in pairs if said is not None}
+    golds: Counter[str] = Counter()
+    for (gold, _), n in pairs.items():
+        if gold is not None:
+            golds[gold] += n
+    alike: dict[str, list[str]] = {}
+    for gold in sorted(golds, key=lambda one: (-golds[one], one)):
+        alike.setdefault(_folded(gold), []).append(gold)
+    meant: dict[str, set[str]] = {}
+    for label in answered:
+        meant.setdefault(_folded(label), set()).add(label)
+    found: dict[str, str | None] = {}
+    for name, spellings in alike.items():
+        labels = meant.get(name, {spellings[0]})
+        if not name:
+            found.update(dict.fromkeys(spellings))
+        elif len(labels) == 1:
+            (label,) = labels
+            found.update({gold: label for gold in spellings if gold != label})
+    return found
+
+
+def _renamed(pairs: Mapping[_Pair, int], taken_as: Mapping[str, str | None]) -> Mapping[_Pair, int]:
+    if not taken_as:
+        return pairs
+    renamed: Counter[_Pair] = Counter()
+    for (gold, said), n in pairs.items():
+        renamed[gold if gold is None else taken_as.get(gold, gold), said] += n
+    return renamed
+
+
+def _folded(label: str) -> str:
+    return label.strip().casefold()
 
 
 def _class(agreed: int, gold: int, answered: int) -> ClassFigures:

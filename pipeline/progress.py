@@ -36,10 +36,13 @@ class View:
 
 @dataclass(slots=True)
 class Rate:
-    """Rows a second over the last minute of this run."""
+    """Rows a second over the last minute of this run, which begins now with none."""
 
     clock: Callable[[], float] = time.monotonic
     _points: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._points.append((self.clock(), 0))
 
     def update(self, done: int) -> float:
         now = self.clock()
@@ -63,7 +66,7 @@ def describe(view: View, rate: float) -> str:
     parts = [f"{done}{of} rows", f"{rate:.1f} rows/s", f"{short_number(view.tokens)} tokens", money(view.cost_usd)]
     parts.append(f"{view.failed} failed")
     left = seconds_left(view, rate)
-    if left is not None and left > 0:
+    if left is not None and left > 0 and not view.note:
         parts.append(f"{short_time(left)} left")
     if view.note:
         parts.append(view.note)

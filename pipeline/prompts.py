@@ -3,6 +3,8 @@
 Templates come from the spec, values from the data, and the two never mix: a value is inserted as it stands and is
 never parsed again. The templates run in jinja2's immutable sandbox over plain text, numbers and truth values only. A
 null in a column that a template uses makes the row invalid: it must never become the word None in a paid request.
+
+A column whose name is no single word is written ``row["Review Text"]``.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from typing import Any
 import jinja2
 from jinja2 import StrictUndefined, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 from pipeline.errors import PipelineError, SpecError
 from pipeline.records import Message, Prompt, Row, Value
 
+_ROW = "row"
+_OTHER_NAMES = '. A column whose name is no single word is written {{ row["its name"] }}'
 _WORDS = (str, int, float, list, tuple, dict, jinja2.Undefined)  # an undefined one raises by itself
 
 
@@ -49,7 +54,7 @@ class Templates:
             for place, (role, content) in enumerate(messages)
         ]
         used: dict[str, None] = {}
-        for _, (_, names) in self._messages:
+        for _, (_, names, _) in self._messages:
             used.update(dict.fromkeys(names))
         self.columns = tuple(used)
         """The columns that the templates use, in order of first use."""
@@ -62,8 +67,12 @@ class Templates:
                 raise InvalidRow(f"column {name!r} is null")
         messages: list[Message] = []
         blank = True
-        for role, (template, _) in self._messages:
-            text = template.render(fields) if type(template) is _Inserts else _render(template, fields)
+        for role, (template, _, spelled) in self._messages:
+            if type(template) is _Inserts:
+                text = template.render(fields)
+            else:
+                named = {word: fields[name] for word, name in spelled.items()}
+                text = _render(template, {**fields, **named} if named else fields)
             if role != "system" and blank and text.strip():
                 blank = False
             messages.append({"role": role, "content": text})
@@ -82,7 +91,7 @@ class _Inserts:
         return "".join([str(fields[piece]) if is_name else piece for piece, is_name in self._pieces])
 
     @classmethod
-    def of(cls, tree: nodes.Template) -> _Inserts | None:
+    def of(cls, tree: nodes.Template, spelled: Mapping[str, str]) -> _Inserts | None:
         """None when the template does anything else."""
         pieces: list[tuple[str, bool]] = []
         for output in tree.body:
@@ -92,23 +101,53 @@ class _Inserts:
                 if isinstance(node, nodes.TemplateData):
                     pieces.append((node.data, False))
                 elif isinstance(node, nodes.Name) and node.name != "self":  # jinja2's own, and no column
-                    pieces.append((node.name, True))
+                    pieces.append((spelled.get(node.name, node.name), True))
                 else:
                     return None
         return cls(pieces)
 
 
-_Compiled = tuple[jinja2.Template | _Inserts, tuple[str, ...]]
+class _Spelled(NodeTransformer):
+    """``row["Review Text"]`` made into a word of its own that stands for the column."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self._words: dict[str, str] = {}
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        name = node.arg.value if isinstance(node.arg, nodes.Const) else None
+        if not (isinstance(node.node, nodes.Name) and node.node.name == _ROW and isinstance(name, str)):
+            return self.generic_visit(node)
+        word = self._words.setdefault(name, f"_column_{len(self._words)}_of_{_ROW}")
+        self.names[word] = name
+        return nodes.Name(word, "load", lineno=node.lineno)
+
+
+def _spell(tree: nodes.Template) -> dict[str, str]:
+    """The words that now stand for columns, and their names. A template that makes a ``row`` itself means that one."""
+    if any(node.name == _ROW and node.ctx != "load" for node in tree.find_all(nodes.Name)):
+        return {}
+    spelled = _Spelled()
+    spelled.visit(tree)
+    return spelled.names
+
+
+_Compiled = tuple[jinja2.Template | _Inserts, tuple[str, ...], Mapping[str, str]]
 
 
 def _compile(environment: _Environment, where: str, content: str) -> _Compiled:
     try:
         tree = environment.parse(content)
-        names = tuple(_names_in_order(tree))
+        spelled = _spell(tree)
+        names = tuple(dict.fromkeys(spelled.get(word, word) for word in _names_in_order(tree)))
         _refuse_imports(tree, where)
-        return _Inserts.of(tree) or environment.from_string(content), names
+        template = _Inserts.of(tree, spelled)
+        if template is not None:
+            return template, names, {}
+        return environment.from_string(tree), names, spelled
     except jinja2.TemplateSyntaxError as exc:
-        raise SpecError(f"{where}: line {exc.lineno} of the template: {exc.message}") from exc
+        cure = _OTHER_NAMES if "expected token" in (exc.message or "") else ""
+        raise SpecError(f"{where}: line {exc.lineno} of the template: {exc.message}{cure}") from exc
     except (SyntaxError, RecursionError) as exc:  # what jinja2 made of it is no Python
         raise SpecError(f"{where}: the template is nested too deeply; write it more simply") from exc
 

@@ -147,7 +147,8 @@ class ApiCall(NamedTuple):
     ear: Ear | None = None  # set by ``ask``
 
     def for_row(self, key: str, ear: Ear | None = None) -> ApiCall:
-        return self._replace(row=key, ear=ear)
+        # By place, which costs half of _replace.
+        return ApiCall(*self[:6], key, *self[7:10], ear)
 
     @property
     def text_bytes(self) -> int:

@@ -17,6 +17,7 @@ import orjson
 import polars as pl
 
 from pipeline import comparison
+from pipeline.descriptors import make_room
 from pipeline.drift import Drift, exceeded, judge
 from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, PipelineError, RunPaused, SpecError, StorageError
@@ -41,7 +42,7 @@ from pipeline.plan import (
 from pipeline.progress import Display, money, plain
 from pipeline.records import ApiReply
 from pipeline.runlog import Echo, RunLog
-from pipeline.sending import INPUT_CHANGED, Sending, Work, words
+from pipeline.sending import INPUT_CHANGED, Sending, Work, connections_each, words
 from pipeline.stand import count_ended
 from pipeline.stop import DRAIN_S, Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
@@ -314,6 +315,8 @@ class _OneRun:
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _send(self, known: _Known, key: str | None, new_display: Callable[[], Display | None], stop: Stop) -> Sending:
+        work = self._work(known)
+        make_room(self._at_once(work), connections_each(self.job, served_here=self.options.simulated is True))
         self._begin_log(key)
         self.checkpoint.update(question=self.job.question, finished=None)
         if self.checkpoint.in_doubt:
@@ -321,7 +324,6 @@ class _OneRun:
                 f"{self.checkpoint.in_doubt} requests of an earlier run were cut off; they may have been billed, "
                 "and are sent again"
             )
-        work = self._work(known)
         self.say(_starting(work, self.job))
         self.log.info("start", to_send=work.to_send, rows=work.rows, model=self.job.model.name, endpoint=self._host())
         ignored = ignored_proxies(os.environ, self.job.spec.endpoint.proxy)
@@ -401,6 +403,11 @@ class _OneRun:
             unfetched=known.unfetched,
             copies=plan.copies,
         )
+
+    def _at_once(self, work: Work) -> int:
+        """Rows in flight at most: a short job opens fewer connections than its limits allow."""
+        most = self.job.spec.limits.concurrency
+        return most if work.to_send is None else min(most, max(work.to_send, len(work.unfetched)))
 
     def _host(self) -> str:
         return urlsplit(self.job.spec.endpoint.base_url).netloc

@@ -168,6 +168,8 @@ class Sending:
             lambda: stop.stopping,
             purses_of(job, ledger.before),
         )
+        self.pool.room = self.wire.room
+        self.wire.on_room(self.pool.look)
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
         self.sharing: Sharing | None = None
         if spec.limits.share:
@@ -558,6 +560,12 @@ def fetcher_of(job: Job) -> Fetcher | None:
         proxy=endpoint.proxy,
         own=endpoint.base_url if on_loopback(job.spec) else None,
     )
+
+
+def connections_each(job: Job, *, served_here: bool) -> int:
+    """How many connections a row in flight may hold at most. ``served_here``: the endpoint is part of this process."""
+    fetches = job.spec.media is not None and job.spec.media.download
+    return (1 + fetches) * (1 + served_here)
 
 
 def purses_of(job: Job, before: Totals) -> list[Purse]:

@@ -121,6 +121,16 @@ class Summary:
         except (OSError, ValueError, TypeError):
             return {}
 
+    @staticmethod
+    def last_failures(folder: str) -> dict[str, int] | None:
+        """Failed rows of the last run's input by kind; None when no summary tells."""
+        try:
+            with open(os.path.join(folder, NAME), "rb") as file:
+                found = orjson.loads(file.read())["failures"]
+            return {str(kind): int(rows) for kind, rows in found.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
     def lines(self) -> list[str]:
         """For people."""
         rows = "an unknown number of" if self.rows is None else str(self.rows)
@@ -128,7 +138,13 @@ class Summary:
         lines = [f"{self.job}: {rows} rows: {counts or 'none'}"]
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items(), key=lambda i: -i[1]))
-            lines.append(f"  failed: {kinds}; see {os.path.join(self.folder, 'failed.parquet')}")
+            # The tables of a run that did not finish are those of an earlier one, if there are any.
+            where = os.path.join(self.folder, "failed.parquet") if self.finished else "them with `pipeline failures`"
+            lines.append(f"  failed: {kinds}; see {where}")
+        gone = self.since_last_run.get("gone", 0)
+        if gone:
+            what = "gone from the input, or ask something else now; their answers are kept"
+            lines.append(f"  {gone} rows of the last run are {what}")
         usage = self.totals.usage
         maybe = f", {self.totals.maybe_billed} more may have been billed" if self.totals.maybe_billed else ""
         unknown = f", {self.totals.unreported} without token counts" if self.totals.unreported else ""

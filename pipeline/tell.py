@@ -76,7 +76,8 @@ def _money(found: Forecast) -> str:
     return f"{money(found.cost_usd)} expected ({money(found.cost_low_usd)} to {money(found.cost_high_usd)})"
 
 
-def failure_lines(told: list[dict[str, Any]]) -> list[str]:
+def failure_lines(told: list[dict[str, Any]], last: dict[str, int] | None = None) -> list[str]:
+    """``last``: the failed rows that the last run's input has. The folder remembers those of earlier questions, too."""
     if not told:
         return ["no failed rows"]
     lines = []
@@ -84,6 +85,11 @@ def failure_lines(told: list[dict[str, Any]]) -> list[str]:
         again = (
             "tried again on the next run" if kind["again_on_rerun"] else f"kept; --retry-failed {kind['kind']} sends"
         )
+        still = kind["rows"] if last is None else min(kind["rows"], last.get(kind["kind"], 0))
+        if still == 0:
+            again = "of an earlier question, or of rows that are gone; not sent"
+        elif still < kind["rows"]:
+            again = f"{again}; {kind['rows'] - still} of an earlier question, or of rows that are gone, are not sent"
         lines.append(f"{kind['rows']} x {kind['kind']} ({again})")
         example = kind["example"]
         name = "" if example["id"] is None else f"row {plain(example['id'])}: "

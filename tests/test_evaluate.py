@@ -76,3 +76,29 @@ def test_nothing_to_compare_is_unknown_and_not_nought() -> None:
     assert (found.accuracy, found.kappa, found.macro_f1) == (None, None, None)
     assert "accuracy unknown" in found.line()
     assert found.lines()
+
+
+def test_gold_that_was_typed_by_hand_is_the_label_it_means_and_the_figures_say_so() -> None:
+    """Gold of 'Positive' beside answers of 'positive' was an accuracy of 0, without a word of why."""
+    found = evaluate(
+        {
+            ("Positive", "positive"): 4,
+            ("positive ", "negative"): 1,
+            ("NEUTRAL", "positive"): 2,  # nobody answered neutral: the spelling that most rows have
+            ("neutral", "negative"): 1,
+            ("  ", "positive"): 3,
+        }
+    )
+    assert (found.compared, found.without_gold) == (8, 3)
+    assert found.accuracy == pytest.approx(4 / 8)
+    assert set(found.classes) == {"positive", "negative", "NEUTRAL"}
+    assert found.taken_as == {"Positive": "positive", "positive ": "positive", "neutral": "NEUTRAL"}
+    assert found.members()["gold_taken_as"] == found.taken_as
+    assert "'Positive' as 'positive'" in found.lines()[-1]
+
+
+def test_labels_that_case_alone_tells_apart_stay_two() -> None:
+    found = evaluate({("US", "US"): 2, ("us", "us"): 3, ("Us", "us"): 1})
+    assert set(found.classes) == {"US", "us", "Us"}
+    assert not found.taken_as
+    assert "gold_taken_as" not in found.members()

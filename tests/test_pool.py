@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.pool import Pool
 
@@ -162,3 +164,146 @@ async def test_a_cancellation_from_outside_is_no_stop() -> None:
     alone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await alone
+
+
+# -- room
+
+
+class Places:
+    """A window that changes, as a limiter's does; whoever finds no place stands in line."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.sizes = sizes
+        self.taken = 0
+        self.line: list[asyncio.Future[None]] = []
+        self.longest_line = 0
+        self.left = 0
+        self.on_room: Callable[[], None] = lambda: None
+
+    @property
+    def size(self) -> int:
+        return self.sizes[min(self.left // 5, len(self.sizes) - 1)]
+
+    def room(self) -> int:
+        return self.size - self.taken - len(self.line)
+
+    async def enter(self) -> None:
+        if self.taken >= self.size or self.line:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.line.append(turn)
+            self.longest_line = max(self.longest_line, len(self.line))
+            await turn
+        else:
+            self.taken += 1
+
+    def leave(self) -> None:
+        self.taken -= 1
+        self.left += 1
+        while self.line and self.taken < self.size:
+            self.taken += 1
+            self.line.pop(0).set_result(None)
+        self.on_room()
+
+
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=0, max_size=60),
+    st.integers(1, 12),
+)
+def test_whatever_the_window_does_every_item_is_worked_on(
+    sizes: list[int], items: list[tuple[int, int]], workers: int
+) -> None:
+    """``items``: how many steps each has a place, and how many more it takes without one."""
+    done: list[int] = []
+
+    async def main() -> None:
+        places = Places(sizes)
+        left = iter(range(len(items)))
+
+        async def draw() -> int | None:
+            return next(left, None)
+
+        async def work(item: int) -> None:
+            await places.enter()
+            with_place, without = items[item]
+            for _ in range(with_place):
+                await asyncio.sleep(0)
+            places.leave()
+            for _ in range(without):
+                await asyncio.sleep(0)
+            done.append(item)
+
+        pool = Pool(draw, work, workers)
+        pool.room, places.on_room = places.room, pool.look
+        await asyncio.wait_for(pool.run(), 5)
+
+    asyncio.run(main())
+    assert sorted(done) == list(range(len(items)))
+
+
+async def test_who_finds_no_room_draws_nothing_until_somebody_leaves_it() -> None:
+    places, drawn = Places([2]), [0]
+    answers = [asyncio.Event() for _ in range(6)]
+
+    async def draw() -> int | None:
+        await asyncio.sleep(0)  # a table takes its time: all see room at first
+        drawn[0] += 1
+        return drawn[0] - 1 if drawn[0] <= 6 else None
+
+    async def work(item: int) -> None:
+        await places.enter()
+        await answers[item].wait()
+        places.leave()
+
+    pool = Pool(draw, work, 3)
+    pool.room, places.on_room = places.room, pool.look
+    running = asyncio.create_task(pool.run())
+    await settle()
+    assert (places.taken, len(places.line), drawn[0]) == (2, 1, 3)
+    answers[0].set()
+    await settle()
+    assert (places.taken, len(places.line), drawn[0]) == (2, 0, 3), "whoever was in line has the place"
+    answers[1].set()
+    await settle()
+    assert (places.taken, len(places.line), drawn[0]) == (2, 0, 4), "nobody is in line, and one more was drawn"
+    for answer in answers:
+        answer.set()
+    await running
+
+
+async def test_a_worker_that_keeps_its_item_makes_room_for_another() -> None:
+    places, done = Places([1]), asyncio.Event()
+    worked: list[int] = []
+
+    async def work(item: int) -> None:
+        await places.enter()
+        await asyncio.sleep(0)
+        places.leave()
+        worked.append(item)
+        if item == 0:
+            await done.wait()  # a link is fetched, a wait between two attempts
+
+    pool = Pool(numbers(20), work, 4)
+    pool.room, places.on_room = places.room, pool.look
+    running = asyncio.create_task(pool.run())
+    await settle()
+    await settle()
+    await settle()
+    assert sorted(worked) == list(range(20))
+    done.set()
+    await running
+
+
+async def test_a_stop_ends_those_who_stand_aside() -> None:
+    places = Places([1])
+
+    async def work(item: int) -> None:
+        await places.enter()
+        await asyncio.sleep(3600)
+
+    pool = Pool(numbers(20), work, 4)
+    pool.room, places.on_room = places.room, pool.look
+    running = asyncio.create_task(pool.run())
+    await settle()
+    pool.stop()
+    await asyncio.wait_for(running, 5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,10 @@ def test_one_line_tells_rows_rate_tokens_money_failures_and_time() -> None:
     assert describe(VIEW, 10.0) == "400/1000 rows, 10.0 rows/s, 123.5k tokens, $1.23, 7 failed, 1m00s left"
 
 
+def test_a_run_that_stops_does_not_say_when_the_rest_would_be_done() -> None:
+    assert describe(replace(VIEW, note="stopping"), 10.0).endswith("7 failed, stopping")
+
+
 def test_what_is_not_known_is_not_made_up() -> None:
     line = describe(View(None, 0, 3, 0, 0, None, 0), 0.0)
     assert line == "3 rows, 0.0 rows/s, 0 tokens, price unknown, 0 failed"
@@ -54,9 +59,8 @@ def test_the_rate_is_that_of_the_last_minute() -> None:
 def test_rows_of_earlier_runs_do_not_count_into_the_rate() -> None:
     clock = Clock()
     rate = Rate(clock)
-    rate.update(0)
     clock.now = 10.0
-    assert rate.update(50) == pytest.approx(5.0)
+    assert rate.update(50) == pytest.approx(5.0)  # of a run so short that it is looked at once, too
 
 
 @pytest.mark.parametrize(

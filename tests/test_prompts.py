@@ -36,6 +36,30 @@ def test_columns_are_told_in_the_order_of_their_first_use() -> None:
     assert templates.columns == ("b", "a", "c")
 
 
+@pytest.mark.parametrize(
+    "template", ['{{ row["Review Text"] }}', "{% if text %}{{ row['Review Text'] | trim }}{% endif %}"]
+)
+def test_a_column_whose_name_is_no_word_is_written_by_its_name(template: str) -> None:
+    templates = Templates([("user", template + "{{ row['2nd'] }}{{ text }}")])
+    assert set(templates.columns) == {"Review Text", "2nd", "text"}
+    fields: dict[str, Value] = {"Review Text": "{{ text }}", "2nd": 2, "text": "x"}
+    assert templates.render(Row(0, None, fields)).messages[0]["content"] == "{{ text }}2x"
+    with pytest.raises(InvalidRow, match="column '2nd' is null"):
+        templates.render(Row(0, None, {**fields, "2nd": None}))
+
+
+def test_a_column_may_be_called_row_and_a_template_may_make_a_row_of_its_own() -> None:
+    assert rendered("{{ row }} {{ row['a b'] }} {{ row[0] }}", row="r", **{"a b": "x"}) == "r x r"
+    made = Templates([("user", "{% for row in [{'a': 1}] %}{{ row['a'] }}{% endfor %}{{ text }}")])
+    assert made.columns == ("text",)
+    assert made.render(Row(0, None, {"text": "x"})).messages[0]["content"] == "1x"
+
+
+def test_a_name_with_a_blank_is_refused_with_the_way_to_write_it() -> None:
+    with pytest.raises(SpecError, match=re.escape('is written {{ row["its name"] }}')):
+        Templates([("user", "{{ Review Text }}")])
+
+
 def test_messages_keep_their_roles_and_their_order() -> None:
     templates = Templates([("system", "be brief"), ("user", "{{ q }}"), ("assistant", "A"), ("user", "and {{ q }}?")])
     messages = templates.render(Row(0, None, {"q": "why"})).messages

@@ -65,10 +65,18 @@ def test_a_person_reads_counts_kinds_tokens_money_and_where_the_results_are(tmp_
     assert str(tmp_path / "results.parquet") in text
 
 
-def test_results_are_named_only_when_they_were_written(tmp_path: Path) -> None:
+def test_tables_are_named_only_when_they_were_written(tmp_path: Path) -> None:
     lines = summary(tmp_path, finished=False, message="stopped by SIGTERM").lines()
-    assert not any("results.parquet" in line for line in lines)
+    assert not any(".parquet" in line for line in lines)
+    assert "  failed: 2 content_policy; see them with `pipeline failures`" in lines
     assert lines[-1].strip() == "stopped by SIGTERM"
+
+
+def test_rows_that_left_the_input_are_told_for_half_of_its_files_may_be_missing(tmp_path: Path) -> None:
+    told = "  3 rows of the last run are gone from the input, or ask something else now; their answers are kept"
+    assert told in summary(tmp_path, since_last_run={"kept": 10, "new": 0, "changed": 0, "gone": 3}).lines()
+    whole = summary(tmp_path, since_last_run={"kept": 10, "new": 3, "changed": 1, "gone": 0}).lines()
+    assert not any("are gone" in line for line in whole)
 
 
 def test_answers_that_are_made_up_say_so(tmp_path: Path) -> None:

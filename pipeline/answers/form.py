@@ -28,6 +28,7 @@ class AnswerForm:
         self._mode: Mode = MODES[0] if self._auto else next(each for each in MODES if each == mode)
         self._works = False
         self._misses = 0
+        self._instructions = {mode: spec.instructions(mode) for mode in MODES}  # the same for every row
 
     @property
     def schema(self) -> Mapping[str, Any]:
@@ -41,7 +42,7 @@ class AnswerForm:
         return self.spec.response_format(self._mode)
 
     def instructions(self) -> str | None:
-        return self.spec.instructions(self._mode)
+        return self._instructions[self._mode]
 
     def weaken(self, mode: str) -> bool:
         """The endpoint refused ``mode``. True: ask again, in the mode that now holds."""

@@ -9,20 +9,26 @@ stream leaves this room as the whole it adds up to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import re
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from pipeline.errors import ProviderError, SpecError
 from pipeline.provider import faults, usage
 from pipeline.provider._body import parse
+from pipeline.provider._eager import FAR_S, request_class
+from pipeline.provider.deadline import Deadlines
+from pipeline.provider.dial import Dialer, Resolver
 from pipeline.provider.stream import Stream, written
+from pipeline.provider.turns import Turns
 from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 
 # Servers drop idle connections after 2 s (gunicorn), 5 s (uvicorn, Node) or more, and a POST sent in that very moment
@@ -30,6 +36,8 @@ from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 _IDLE_S = 1.5
 _LARGE_BODY = 1 << 19
 _DNS_TTL_S = 30
+_NO_DEADLINE = contextlib.nullcontext()
+_NOTHING_MORE: Mapping[str, Any] = {}
 # After the last event of a stream: the end of its body comes at once, or never, and a connection is not worth more.
 _TAIL_S = 0.25
 _KEPT = re.compile(
@@ -80,22 +88,30 @@ class Client:
         self._base, self._query, self._address = _split(base_url)
         self._headers = _headers(key, headers, user_agent)
         self._secrets = _secrets(self._headers)
-        # `connect` arms a timer for every request, pooled connection or not: 5 % of a call's CPU. It would add name
-        # resolution, which the system bounds, and a proxy's handshake, which nobody else does.
-        self._timeout = aiohttp.ClientTimeout(
-            total=total_s, sock_connect=connect_s, connect=connect_s if proxy else None
-        )
+        # `connect` arms a timer for every request, pooled connection or not: 5 % of a call's CPU. It would add a
+        # proxy's handshake, which nobody else bounds. The whole of a call is bounded by ``_deadlines``.
+        connect = connect_s if proxy else None
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, connect=connect)
+        self._connect_s = connect_s
+        self._deadlines = Deadlines(total_s)
+        self._usual_s = 0.0  # what calls take, the latest most of all
+        self._request_class = request_class(lambda: self._usual_s > FAR_S)
         self._concurrency = concurrency
         self._max_bytes = max_reply_bytes
         self._idle_s = idle_s
         asked = any(name.lower() == "accept" for name in headers)
-        self._stream_headers = None if asked else {"Accept": "text/event-stream, application/json"}
+        self._of_stream: Mapping[str, Any] = {
+            "headers": None if asked else {"Accept": "text/event-stream, application/json"},
+            # What had come is kept, so that it is the reading that must end, not the call.
+            "timeout": aiohttp.ClientTimeout(total=total_s, sock_connect=connect_s, connect=connect),
+        }
         self._proxy = proxy
         self._clock = clock
         self._wall_clock = wall_clock
         # Waiting for one of the pool's connections would count into the time-out; waiting here does not.
-        self._places = asyncio.Semaphore(concurrency)
+        self._places = Turns(concurrency)
         self._names: dict[str, str | None] = {}
+        self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
 
@@ -105,9 +121,13 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._concurrency, keepalive_timeout=_IDLE_S, ttl_dns_cache=_DNS_TTL_S
+            connector=Dialer(
+                resolver=Resolver(self._connect_s),
+                limit=self._concurrency,
+                keepalive_timeout=_IDLE_S,
+                ttl_dns_cache=_DNS_TTL_S,
             ),
+            request_class=self._request_class,
             headers=self._headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -124,6 +144,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadlines.close()
         for session in self._retired:
             await session.close()
         self._retired.clear()
@@ -133,10 +154,15 @@ class Client:
 
     async def send(self, call: ApiCall) -> ApiReply:
         """One attempt. Raises nothing but ``ProviderError`` (and ``CancelledError``, as it came)."""
-        async with self._places:
+        if not self._places.take():
+            await self._places.wait()
+        try:
             started = self._clock()
             got = await self._exchange(call)
+        finally:
+            self._places.give_back()
         latency_s = self._clock() - started
+        self._usual_s += (latency_s - self._usual_s) / 8
         if isinstance(got, ProviderError):
             error, found = got, NO_USAGE
         else:
@@ -160,24 +186,25 @@ class Client:
         headers: dict[str, str] = {}
         chunks: list[bytes] = []
         try:
-            async with session.request(
-                call.method,
-                f"{self._base}{call.path}{self._query}",
-                data=_as_data(call.body),
-                allow_redirects=False,
-                headers=self._stream_headers if call.stream else None,
-            ) as response:
-                status = response.status
-                headers = self._kept(response)
-                if call.stream and 200 <= status < 204:
-                    return await self._streamed(response, headers)
-                size = 0
-                while chunk := await response.content.readany():
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > self._max_bytes:
-                        response.close()
-                        return faults.too_big(status, headers, self._safe(b"".join(chunks)), self._max_bytes)
+            with _NO_DEADLINE if call.stream else self._deadlines.one():
+                async with session.request(
+                    call.method,
+                    self._url(call.path),
+                    data=_as_data(call.body),
+                    allow_redirects=False,
+                    **(self._of_stream if call.stream else _NOTHING_MORE),
+                ) as response:
+                    status = response.status
+                    headers = self._kept(response)
+                    if call.stream and 200 <= status < 204:
+                        return await self._streamed(response, headers)
+                    size = 0
+                    while chunk := await response.content.readany():
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        if size > self._max_bytes:
+                            response.close()
+                            return faults.too_big(status, headers, self._safe(b"".join(chunks)), self._max_bytes)
             return _Got(status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks)))
         # Hostile bytes make the library raise what it never documented (AssertionError, ValueError, zlib.error);
         # whatever it is, one row's reply must not end the run.
@@ -226,6 +253,19 @@ class Client:
                 break
             silence.reschedule(None if stream.is_plain else loop.time() + self._idle_s)
         return True
+
+    def _url(self, path: str) -> URL | str:
+        """Read once for all calls. One that is none goes on as it stands: the library says what is wrong with it."""
+        url = self._urls.get(path)
+        if url is None:
+            address = f"{self._base}{path}{self._query}"
+            try:
+                url = URL(address)
+            except ValueError:
+                return address
+            if len(self._urls) < _NAMES_REMEMBERED:
+                self._urls[path] = url
+        return url
 
     def _kept(self, response: aiohttp.ClientResponse) -> dict[str, str]:
         """The few headers that matter, with names in lower case. The first of two alike counts."""

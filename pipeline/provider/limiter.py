@@ -99,6 +99,7 @@ class Limiter:
         self._alarm_s = _NEVER
         self._last_error = ""
         self._ended: str | None = None
+        self.on_room: Callable[[], None] = lambda: None  # a call has left, or will not come
 
     def limit(self, send: Send) -> Send:
         """The same ``send``, at the right time. May raise ``EndpointDown`` when the endpoint stays out of order."""
@@ -125,8 +126,13 @@ class Limiter:
                 self._in_flight -= 1
                 if self._queue:
                     self._pump()
+                self.on_room()
 
         return limited
+
+    def room(self) -> int:
+        """How many calls more could be in flight, or in line, before there is one for every place."""
+        return int(self._window.size) - self._in_flight - len(self._queue)
 
     def found(self) -> dict[str, float | None]:
         """What was learned so far. None: nothing yet."""
@@ -182,6 +188,7 @@ class Limiter:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self._undo(waiter.future.result())
             self._pump()
+            self.on_room()
             raise
 
     def _wait_s(self, now: float) -> float:
@@ -211,6 +218,7 @@ class Limiter:
         if place.probe:
             self._breaker.lose_probe()
         self._allowance.undo(place.taken_s, place.input_tokens, place.output_tokens)
+        self.on_room()
 
     def _pump(self) -> None:
         """Let go whoever may, and set the alarm for the next."""

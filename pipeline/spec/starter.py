@@ -50,6 +50,16 @@ endpoint:
   # proxy: http://proxy.example:3128
   # max_reply_mb: 16
 
+# answer:                           # typed columns; without it there is the response alone
+#   fields:
+#     sentiment: [positive, negative, neutral]
+#     confidence: number              # string, number, integer, boolean, {{list: string}}, or a JSON Schema
+
+# on: {{truncated: keep, refusal: keep}}  # or fail: what becomes of an answer that is not plainly ok
+# samples: 1                        # independent answers a row; most of them decide
+# dedupe: false                     # true: equal requests are asked once
+# evaluate: {{gold: label, field: sentiment}}   # hold a field against a column of right labels
+
 limits:
   # requests_per_minute: null       # null: not known, found out while running
   # tokens_per_minute: null
@@ -62,6 +72,7 @@ limits:
 #   max_in_doubt: 1                 # further attempts after one that may have been billed
 
 # prices: {{input: 0.30, output: 2.50}}   # USD per 1M tokens, of your own contract; unknown stays unknown
+# budget: {{usd: 10}}                 # never passed, reruns included; needs prices and model.max_tokens
 
 # expire: 30d                       # older answers are asked again on `pipeline run --refresh-expired`
 # notify: "mail -s labels me@example.org"   # run when a run has ended, with summary.json on its stdin

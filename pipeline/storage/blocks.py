@@ -66,7 +66,7 @@ def require_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        raise InputError(f"no file {path} (working directory: {os.getcwd()})") from None
+        raise InputError(f"no file {path} (working directory: {os.getcwd()}, which -C DIR changes)") from None
     except OSError as exc:
         raise InputError(f"cannot read {path}: {exc.strerror}") from exc
     if stat.S_ISDIR(mode):

@@ -342,21 +342,43 @@ def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
     }
 
 
-_MAY_BE_MISSING = ("i", "t", "x", "d", "f", "m", "r", "h", "u", "l", "g", "z", "p", "j", "v", "q", "vt", "y", "o")
+_OUTCOME = (
+    "e",
+    "k",
+    "n",
+    "s",
+    "b",
+    "a",
+    "w",
+    "i",
+    "t",
+    "x",
+    "d",
+    "f",
+    "m",
+    "r",
+    "h",
+    "u",
+    "l",
+    "g",
+    "z",
+    "p",
+    "j",
+    "v",
+)
+_OUTCOME_TOO = ("q", "vt", "y", "o")
 
 
 def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
     """Written for speed: a paid answer is in no file until this is done."""
-    members = {
-        "e": "o",
-        "k": outcome.key,
-        "n": outcome.row.ordinal,
-        "s": outcome.status,
-        "b": outcome.billed,
-        "a": outcome.attempts,
-        "w": round(time.time(), 3),
-    }
-    rest = (
+    values = (
+        "o",
+        outcome.key,
+        outcome.row.ordinal,
+        outcome.status,
+        outcome.billed,
+        outcome.attempts,
+        round(time.time(), 3),
         outcome.row.id,
         outcome.text,
         outcome.kind,
@@ -372,14 +394,18 @@ def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
         outcome.permanent or None,
         None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
         outcome.step,
-        _earlier_members(outcome),
-        None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode(),
-        outcome.renewed or None,
-        media,
     )
-    for name, value in zip(_MAY_BE_MISSING, rest, strict=True):
-        if value is not None:
-            members[name] = value
+    members = {name: value for name, value in zip(_OUTCOME, values, strict=True) if value is not None}
+    if (
+        outcome.earlier is not NO_USAGE
+        or outcome.earlier_replies
+        or outcome.votes is not None
+        or outcome.renewed
+        or media is not None
+    ):
+        votes = None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode()
+        rare = (_earlier_members(outcome), votes, outcome.renewed or None, media)
+        members |= {name: value for name, value in zip(_OUTCOME_TOO, rare, strict=True) if value is not None}
     return body_of(members)
 
 

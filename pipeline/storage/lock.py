@@ -87,8 +87,16 @@ def claimed(folder: str, files: Files | None = None) -> Iterator[Lock]:
     try:
         make_folder(files, folder)
         lock = Lock(layout.lock)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise CheckpointError(
+            f"{_in_the_way(folder)} cannot be used as an output folder: a file of that name is there. "
+            "Name another one in `output:`"
+        ) from exc
     except OSError as exc:
-        raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
+        raise CheckpointError(
+            f"{folder} cannot be used as an output folder: {exc.strerror or exc}. Mend that, or name another one in "
+            "`output:`"
+        ) from exc
     try:
         yield lock
     finally:
@@ -104,6 +112,12 @@ def _missing(folder: str) -> list[str]:
         missing.append(folder)
         folder = os.path.dirname(folder)
     return missing
+
+
+def _in_the_way(folder: str) -> str:
+    while folder and not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _take_away(files: Files, layout: Layout, made: list[str]) -> None:

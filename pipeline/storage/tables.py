@@ -33,7 +33,7 @@ def resolve(paths: tuple[str, ...]) -> tuple[str, ...]:
             continue
         matches = sorted(match for match in glob.glob(path, recursive=True) if os.path.isfile(match))
         if not matches:
-            raise InputError(f"no file matches {path} (working directory: {os.getcwd()})")
+            raise InputError(f"no file matches {path} (working directory: {os.getcwd()}, which -C DIR changes)")
         found += matches
     if not found:
         raise InputError("no input file is named; give `input.path`")

@@ -46,7 +46,7 @@ def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> 
     files, layout = files or Files(), Layout(folder)
     job = read_job(files, layout)
     if job is None:
-        raise CheckpointError(f"{folder} is no checkpoint; nothing to verify")
+        raise CheckpointError(f"{folder}: there is no checkpoint yet; start with `pipeline run`")
     if not repair:
         return _report(files, layout, recovery.look(files, layout, job.job))
     lock = Lock(layout.lock)

@@ -45,6 +45,8 @@ def _advised(exc: pl.exceptions.PolarsError) -> str:
     text = first_line(exc)
     if "cannot compare string with numeric" in text:
         return f"{text}; the columns of a CSV are text, so write TRY_CAST(column AS INT) before the comparison"
+    if "unable to parse" in text:
+        return f"{text}; write one SQL condition, such as: stars is not null"
     return text
 
 

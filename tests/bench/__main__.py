@@ -7,38 +7,49 @@ command then ends with exit 1.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from tests.bench import measures, profile, resume
-from tests.bench.figures import Figure, machine, members, table
+from tests.bench import measures, processes, profile, resume, stages, waiting
+from tests.bench.figures import machine
 from tests.bench.measures import Bench, Sizes
-from tests.bench.process import ROOT, CannedServer, NotMeasured
+from tests.bench.process import CannedServer, NotMeasured
+from tests.bench.report import FOLDER, Measure, measure, tell, write
 from tests.bench.workplace import Workplace
 
-FOLDER = ROOT / "data" / "out" / "bench"
 QUICK = Sizes(
-    pairs=2, rows=2_000, latency_rows=2_000, memory_rows=(2_000, 10_000), resume_rows=5_000, stall_rows=1_500, starts=3
+    pairs=2,
+    rows=2_000,
+    latency_rows=2_000,
+    many_rows=12_000,
+    memory_rows=(2_000, 10_000),
+    resume_rows=5_000,
+    stall_rows=1_500,
+    starts=3,
+    process_rows=4_000,
+    stage_rows=(10_000,),
 )
 
-MEASURES: Mapping[str, Callable[[Bench], list[Figure]]] = {
+MEASURES: Mapping[str, Measure] = {
     "cpu": measures.marginal_cpu,
     "answers": measures.answers,
-    "latency": measures.latency,
+    "latency": waiting.latency,
+    "many": waiting.many,
     "startup": measures.start_up,
     "memory": measures.memory,
     "written": measures.written,
     "stalls": measures.stalls,
     "resume": resume.resume,
     "half-way": resume.half_way,
+    "processes": processes.processes,
+    "stages": stages.stages,
 }
+ON_REQUEST = ("stages",)
+"""Minutes each; only when they are named."""
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, metavar="N", help="rows of a run in a pair (10,000)")
     parser.add_argument("--quick", action="store_true", help="does it work? small sizes, figures not to be trusted")
     parser.add_argument("--memory-1m", action="store_true", help="peak memory at 1,000,000 rows too (many minutes)")
+    parser.add_argument("--stage-rows", type=int, metavar="N", help="stages at so many rows beside 100,000")
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--profile", action="store_true", help="print where the pipeline's CPU goes, and stop")
     return parser.parse_args()
@@ -60,51 +72,11 @@ def sizes_of(args: argparse.Namespace) -> Sizes:
         sizes = replace(sizes, rows=args.rows)
     if args.memory_1m:
         sizes = replace(sizes, memory_rows=(*sizes.memory_rows, 1_000_000))
+    if args.stage_rows is not None:
+        sizes = replace(sizes, stage_rows=(*sizes.stage_rows, args.stage_rows))
     if sizes.pairs < 1 or sizes.rows <= sizes.few:
         sys.exit(f"bench: at least one pair, and more than {sizes.few} rows")
     return sizes
-
-
-def measure(bench: Bench, names: list[str]) -> list[Figure]:
-    figures = []
-    for name in names:
-        print(f"measuring: {name}", file=sys.stderr, flush=True)
-        try:
-            figures += MEASURES[name](bench)
-        except NotMeasured as reason:
-            figures.append(Figure(name, None, "", "", str(reason)))
-    return figures
-
-
-def tell(figures: list[Figure], seen: Mapping[str, Any], *, quick: bool) -> None:
-    load_before, load_after = seen["load_average"][0], os.getloadavg()[0]
-    print(table(figures))
-    print(
-        f"\n{seen['usable_cores']} cores, Python {seen['python']}, load average {load_before:.1f} before and "
-        f"{load_after:.1f} after. Server and client shared this machine, with whatever else ran on it: "
-        "trust ratios of one run, not its times."
-    )
-    if quick:
-        print("Quick: this shows that the benchmark works. The figures are too small to be trusted.")
-
-
-def write(figures: list[Figure], seen: Mapping[str, Any], sizes: Sizes, began: float, *, quick: bool) -> Path:
-    """A quick run leaves the figures of a real one alone."""
-    path = FOLDER / ("bench-quick.json" if quick else "bench.json")
-    report = {
-        "format": 1,
-        "quick": quick,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": round(time.time() - began, 1),
-        "shared_machine": True,
-        "machine": seen,
-        "load_average_after": os.getloadavg(),
-        "sizes": asdict(sizes),
-        "figures": members(figures),
-    }
-    aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(report, indent=2) + "\n")
-    return aside.rename(path)
 
 
 def main() -> int:
@@ -119,11 +91,10 @@ def main() -> int:
         if args.profile:
             print(profile.profile(bench))
             return 0
-        figures = measure(bench, args.only or list(MEASURES))
+        names = args.only or [name for name in MEASURES if name not in ON_REQUEST]
+        figures = measure({name: MEASURES[name] for name in names}, bench)
     tell(figures, seen, quick=args.quick)
-    path = write(figures, seen, sizes, began, quick=args.quick)
-    print(f"{path.relative_to(ROOT)} written")
-    return 1 if any(one.value is None for one in figures) else 0
+    return write("bench", figures, seen, asdict(sizes), began, quick=args.quick)
 
 
 if __name__ == "__main__":

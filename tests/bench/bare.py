@@ -3,7 +3,8 @@
 256 workers over one aiohttp session on asyncio's own loop, ``json=`` and ``r.json()``, one JSON line a result; no
 retries, no limits, no resume. Keep it as it is: a faster reference is another reference.
 
-``python -m tests.bench.bare ROWS URL INPUT.csv OUTPUT.jsonl``
+``python -m tests.bench.bare ROWS URL INPUT.csv OUTPUT.jsonl [WORKERS]``; with more workers it is another reference, and
+said to be.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import IO
 import aiohttp
 
 from tests.bench.load import WORKERS
+from tests.bench.process import raise_file_limit
 
 
 async def worker(rows: Iterator[dict[str, str]], url: str, session: aiohttp.ClientSession, out: IO[str]) -> None:
@@ -30,18 +32,19 @@ async def worker(rows: Iterator[dict[str, str]], url: str, session: aiohttp.Clie
         out.write(json.dumps({"id": row["id"], "answer": text}) + "\n")
 
 
-async def ask_all(count: int, url: str, source: str, target: str) -> None:
+async def ask_all(count: int, url: str, source: str, target: str, workers: int = WORKERS) -> None:
     with open(source, encoding="utf-8", newline="") as table, open(target, "w", encoding="utf-8") as out:
         rows = itertools.islice(csv.DictReader(table), count)
-        connector = aiohttp.TCPConnector(limit=WORKERS)
+        connector = aiohttp.TCPConnector(limit=workers)
         headers = {"Authorization": "Bearer made-up"}
         async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
-            await asyncio.gather(*(worker(rows, url, session, out) for _ in range(WORKERS)))
+            await asyncio.gather(*(worker(rows, url, session, out) for _ in range(workers)))
 
 
 def main() -> None:
-    count, url, source, target = sys.argv[1:]
-    asyncio.run(ask_all(int(count), url, source, target))
+    raise_file_limit()
+    count, url, source, target, *workers = sys.argv[1:]
+    asyncio.run(ask_all(int(count), url, source, target, *map(int, workers)))
 
 
 if __name__ == "__main__":

@@ -26,11 +26,13 @@ def sentence(chosen: random.Random, chars: int) -> str:
     return " ".join(chosen.choices(_WORDS, k=chars // 3))[:chars]
 
 
-def write_table(path: Path, rows: int) -> None:
-    """A CSV with the columns ``id`` and ``text``; the same bytes for the same number of rows."""
+def write_table(path: Path, rows: int, *, numbered: bool = False) -> None:
+    """A CSV with the columns ``id`` and ``text``; the same bytes for the same number of rows. ``numbered``: the text
+    begins with the row's number."""
     chosen = random.Random(rows)
     with path.open("w", encoding="utf-8", newline="") as file:
         out = csv.writer(file)
         out.writerow(["id", "text"])
         for number in range(rows):
-            out.writerow([f"{number:08d}", sentence(chosen, PROMPT_CHARS)])
+            text = sentence(chosen, PROMPT_CHARS)
+            out.writerow([f"{number:08d}", f"{number} {text}" if numbered else text])

@@ -6,11 +6,9 @@ import shutil
 from dataclasses import dataclass
 
 from tests.bench.figures import Figure
-from tests.bench.load import FIELDS, WORKERS
+from tests.bench.load import FIELDS
 from tests.bench.process import CannedServer, Spent, spend, well
 from tests.bench.workplace import Workplace, pipeline_command
-
-IDEAL_LATENCY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +17,13 @@ class Sizes:
     rows: int = 10_000
     few: int = 200  # start-up is what is the same at ``few`` and at ``rows``
     latency_rows: int = 10_000
+    many_rows: int = 50_000
     memory_rows: tuple[int, ...] = (10_000, 100_000)
     resume_rows: int = 100_000
     stall_rows: int = 6_000  # more than the rows of one part, so that a part is sealed on the way
     starts: int = 7
+    process_rows: int = 20_000
+    stage_rows: tuple[int, ...] = (100_000,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +90,6 @@ def answers(bench: Bench) -> list[Figure]:
     ]
 
 
-def latency(bench: Bench) -> list[Figure]:
-    """Requests per second when every reply takes 200 ms: what waiting costs, not what working costs."""
-    rows = bench.sizes.latency_rows
-    with CannedServer(IDEAL_LATENCY_S) as slow:
-        bench.place.bare(rows, slow)
-        bare = slow.stats()
-        bench.place.pipeline(rows, slow)
-        ours = slow.stats()
-    ideal = WORKERS / IDEAL_LATENCY_S
-    whole = "ideal {:,.0f}/s; canary, ramp and tail included; at most {} in flight"
-    middle = f"of the middle half of {rows:,} replies; they come in bursts of {WORKERS}, so this is no finer than that"
-    return [
-        Figure("requests/s at 200 ms, bare loop", bare.per_s(), "/s", "", whole.format(ideal, bare.most_in_flight)),
-        Figure(
-            "requests/s at 200 ms, pipeline", ours.per_s(), "/s", ">= 1,178", whole.format(ideal, ours.most_in_flight)
-        ),
-        Figure("the same without ramp, bare loop", bare.middle_per_s, "/s", "", middle),
-        Figure("the same without ramp, pipeline", ours.middle_per_s, "/s", "", middle),
-    ]
-
-
 def start_up(bench: Bench) -> list[Figure]:
     """One row: nearly all of it is start-up and end."""
     cpu_s, first_s, wall_s = [], [], []
@@ -152,7 +132,7 @@ def written(bench: Bench) -> list[Figure]:
     rows = bench.sizes.rows
     _, answers = bench.place.bare(rows, bench.server)
     job = bench.place.job(rows, bench.server)
-    seen = bench.place.probed(job, bench.server)
+    seen, _ = bench.place.probed(job, bench.server)
     left = job.bytes_left()
     shutil.rmtree(job.folder)
     if seen["wchar"] is None:
@@ -172,7 +152,7 @@ def stalls(bench: Bench) -> list[Figure]:
     """How long the event loop was blocked, with few enough rows in flight that their own work is no stall."""
     with CannedServer(0.05) as slow:
         job = bench.place.job(bench.sizes.stall_rows, slow, concurrency=32)
-        seen = bench.place.probed(job, slow, "--stalls")
+        seen, _ = bench.place.probed(job, slow, "--stalls")
     shutil.rmtree(job.folder)
     how = "waiting for a core taken off" if seen["queue_known"] else "waiting for a core NOT taken off"
     note = f"{job.rows:,} rows, 32 in flight at 50 ms, looked at every 5 ms ({seen['ticks']:,} times); {how}"

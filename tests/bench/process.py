@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,12 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def raise_file_limit() -> None:
+    """Of this process, as far as the system allows: a connection counts as an open file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class NotMeasured(Exception):
@@ -68,15 +75,19 @@ def well(spent: Spent, what: str) -> Spent:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the canned server saw since the last reset."""
+    """What the canned server saw since the last reset; see ``tally``."""
 
     requests: int
     bytes_in: int
     most_in_flight: int
+    mean_in_flight: float | None  # from when all places were taken to the last request
     first_s: float | None
+    second_s: float | None
+    full_s: float | None
     last_s: float | None
-    middle_per_s: float | None  # over the middle half of the replies
     cpu_s: float
+    most_overtaken: int | None = None
+    longest_overtaken_s: float | None = None
 
     def per_s(self) -> float:
         """Requests per second from the first request to the last reply, ramp and tail included."""
@@ -84,13 +95,26 @@ class Stats:
             raise NotMeasured("the server saw no requests")
         return self.requests / (self.last_s - self.first_s)
 
+    def going_per_s(self, latency_s: float) -> float:
+        """... and while all places were taken, rows enough being left."""
+        if self.mean_in_flight is None:
+            raise NotMeasured("there were too few rows to take all places")
+        return self.mean_in_flight / latency_s
+
+    def ramp_s(self) -> float:
+        """From the first request that did not go alone until all places were taken."""
+        if self.full_s is None or self.second_s is None:
+            raise NotMeasured("there was one request at most")
+        return self.full_s - self.second_s
+
 
 class CannedServer:
     """The server process, as a context manager."""
 
-    def __init__(self, latency_s: float = 0.0, *, typed: bool = False) -> None:
+    def __init__(self, latency_s: float = 0.0, *, typed: bool = False, numbered: bool = False) -> None:
         command = [sys.executable, "-m", "tests.bench.server", "--latency", str(latency_s)]
         command += ["--typed"] if typed else []
+        command += ["--numbered"] if numbered else []
         self._child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
         line = self._child.stdout.readline()

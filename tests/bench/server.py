@@ -1,8 +1,8 @@
 """A chat endpoint that answers anything at once, so cheaply that it is never what a benchmark measures.
 
-``python -m tests.bench.server [--latency S] [--typed]`` prints its port, and ends when its stdin closes. ``GET /stats``
-tells what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would make the Parquet
-parts of the pipeline look smaller than they are.
+``python -m tests.bench.server [--latency S] [--typed] [--numbered]`` prints its port, and ends when its stdin closes.
+``GET /stats`` tells what came in since ``GET /reset``. Replies differ from row to row: one answer over and over would
+make the Parquet parts of the pipeline look smaller than they are.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import asyncio
 import json
 import random
 import sys
-import time
-from array import array
 from collections.abc import Callable
 from typing import cast
 
 from tests.bench.load import ANSWER_CHARS, sentence
+from tests.bench.process import raise_file_limit
+from tests.bench.tally import Tally
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 try:
@@ -28,6 +28,8 @@ except ImportError:
     pass
 
 REPLIES = 8_192
+BACKLOG = 1_024
+"""Connections that wait to be accepted: that of common servers, and far less than the most in flight."""
 
 
 def _http(body: bytes) -> bytes:
@@ -78,51 +80,21 @@ def _completion(number: int, answer: str) -> bytes:
     return json.dumps(reply).encode()
 
 
-class Tally:
-    """What the server has seen. Times are of the monotonic clock, which all processes of a machine share."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.bytes_in = 0
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.first_s: float | None = None  # the first request came
-        self.replied_s = array("d")  # when each reply left
-        self._cpu_before_s = time.process_time()
-
-    def members(self) -> dict[str, float | None]:
-        return {
-            "requests": self.requests,
-            "bytes_in": self.bytes_in,
-            "most_in_flight": self.most_in_flight,
-            "first_s": self.first_s,
-            "last_s": self.replied_s[-1] if self.replied_s else None,
-            "middle_per_s": self._middle_per_s(),
-            "cpu_s": time.process_time() - self._cpu_before_s,
-        }
-
-    def _middle_per_s(self) -> float | None:
-        """Replies per second over the middle half of them: without ramp and tail."""
-        first, last = len(self.replied_s) // 4, len(self.replied_s) * 3 // 4
-        if last <= first or self.replied_s[last] <= self.replied_s[first]:
-            return None
-        return (last - first) / (self.replied_s[last] - self.replied_s[first])
-
-
 class Desk:
     """What all connections share."""
 
-    def __init__(self, latency_s: float, *, typed: bool) -> None:
+    def __init__(self, latency_s: float, *, typed: bool, numbered: bool) -> None:
         self.latency_s = latency_s
         self.replies = canned_replies(REPLIES, typed=typed)
-        self.tally = Tally()
+        self.numbered = numbered
+        self.tally = Tally(numbered=numbered)
 
     def page(self, path: bytes) -> bytes | None:
         """The reply to the bench itself; None for a path that is a model's."""
         if path == b"/stats":
             return _http(json.dumps(self.tally.members()).encode())
         if path == b"/reset":
-            self.tally = Tally()
+            self.tally = Tally(numbered=self.numbered)
             return _http(b"{}")
         return None
 
@@ -159,14 +131,8 @@ class Connection(asyncio.Protocol):
                 self._write(page)
                 return
         tally = self._desk.tally
-        if tally.first_s is None:
-            tally.first_s = time.monotonic()
         reply = self._desk.replies[tally.requests % REPLIES]
-        tally.requests += 1
-        tally.bytes_in += len(request)
-        tally.in_flight += 1
-        if tally.in_flight > tally.most_in_flight:
-            tally.most_in_flight = tally.in_flight
+        tally.came(request)
         if self._desk.latency_s:
             self._loop.call_later(self._desk.latency_s, self._reply, reply, tally)
         else:
@@ -174,8 +140,7 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, reply: bytes, tally: Tally) -> None:
         self._write(reply)
-        tally.in_flight -= 1
-        tally.replied_s.append(time.monotonic())
+        tally.went()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -193,10 +158,9 @@ def _content_length(head: bytes) -> int:
     return int(head[at + 15 : line_end if line_end > 0 else len(head)])
 
 
-async def serve(latency_s: float, *, typed: bool) -> None:
+async def serve(desk: Desk) -> None:
     loop = asyncio.get_running_loop()
-    desk = Desk(latency_s, typed=typed)
-    server = await loop.create_server(lambda: Connection(desk, loop), "127.0.0.1", 0, backlog=1_024)
+    server = await loop.create_server(lambda: Connection(desk, loop), "127.0.0.1", 0, backlog=BACKLOG)
     print(server.sockets[0].getsockname()[1], flush=True)
     parent_left = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), parent_left.set)
@@ -207,9 +171,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.server")
     parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="of every reply, in seconds")
     parser.add_argument("--typed", action="store_true", help="answers are the JSON of five fields")
+    parser.add_argument("--numbered", action="store_true", help="prompts begin with the row's number: watch the order")
     options = parser.parse_args()
+    raise_file_limit()
+    desk = Desk(options.latency, typed=options.typed, numbered=options.numbered)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(serve(options.latency, typed=options.typed))
+        runner.run(serve(desk))
 
 
 if __name__ == "__main__":

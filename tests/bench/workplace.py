@@ -19,7 +19,7 @@ input: {{path: {table}, id: id}}
 prompt: "{{{{ text }}}}"
 model: canned
 endpoint: {{base_url: {base_url}, api_key_env: BENCH_KEY}}
-limits: {{concurrency: {concurrency}}}
+limits: {{concurrency: {concurrency}{limits}}}
 output: {folder}
 """
 
@@ -48,50 +48,60 @@ class Workplace:
         self._jobs = 0
         self._finished: dict[int, tuple[BenchJob, Spent]] = {}
 
-    def table(self, rows: int) -> Path:
-        path = self.folder / f"rows-{rows}.csv"
+    def table(self, rows: int, *, numbered: bool = False) -> Path:
+        path = self.folder / f"{'numbered' if numbered else 'rows'}-{rows}.csv"
         if not path.exists():
-            write_table(path, rows)
+            write_table(path, rows, numbered=numbered)
         return path
 
-    def job(self, rows: int, server: CannedServer, concurrency: int = WORKERS, *, more: str = "") -> BenchJob:
-        """``more``: further lines of the job spec."""
+    def job(
+        self,
+        rows: int,
+        server: CannedServer,
+        concurrency: int = WORKERS,
+        *,
+        limits: str = "",
+        more: str = "",
+        numbered: bool = False,
+    ) -> BenchJob:
+        """``limits``: further members of that block, each after a comma; ``more``: further lines of the job spec."""
         self._jobs += 1
         folder = self.folder / f"job-{self._jobs}"
         file = self.folder / f"job-{self._jobs}.yaml"
-        table = json.dumps(str(self.table(rows)))
         text = _JOB.format(
-            table=table, base_url=server.base_url, concurrency=concurrency, folder=json.dumps(str(folder))
+            table=json.dumps(str(self.table(rows, numbered=numbered))),
+            base_url=server.base_url,
+            concurrency=concurrency,
+            limits=limits,
+            folder=json.dumps(str(folder)),
         )
         file.write_text(text + more, encoding="utf-8")
         return BenchJob(rows, file, folder)
 
     # -- the two sides ---------------------------------------------------------------------------------------------
 
-    def bare(self, rows: int, server: CannedServer) -> tuple[Spent, int]:
+    def bare(
+        self, rows: int, server: CannedServer, workers: int = WORKERS, *, numbered: bool = False
+    ) -> tuple[Spent, int]:
         """What it spent, and the bytes of its results."""
         target = self.folder / "bare.jsonl"
         url = f"{server.base_url}/chat/completions"
-        command = [sys.executable, "-m", "tests.bench.bare", str(rows), url, str(self.table(rows)), str(target)]
-        server.reset()
-        spent = well(spend(command), "the bare loop")
-        _all_asked(server, rows, "the bare loop")
+        table = str(self.table(rows, numbered=numbered))
+        command = [sys.executable, "-m", "tests.bench.bare", str(rows), url, table, str(target), str(workers)]
+        spent = asked(command, rows, server, "the bare loop")
         size = target.stat().st_size
         target.unlink()
         return spent, size
 
-    def pipeline(self, rows: int, server: CannedServer, *, more: str = "") -> Spent:
-        job = self.job(rows, server, more=more)
-        spent = self.run(job, server)
+    def pipeline(self, rows: int, server: CannedServer, *flags: str, limits: str = "", more: str = "") -> Spent:
+        job = self.job(rows, server, limits=limits, more=more)
+        spent = self.run(job, server, *flags)
         shutil.rmtree(job.folder)
         return spent
 
-    def run(self, job: BenchJob, server: CannedServer) -> Spent:
+    def run(self, job: BenchJob, server: CannedServer, *flags: str) -> Spent:
         """Run a job that nothing was sent of yet."""
-        server.reset()
-        spent = well(spend(pipeline_command(job.command)), "pipeline run")
-        _all_asked(server, job.rows, "pipeline run")
-        return spent
+        return asked(pipeline_command([*job.command, *flags]), job.rows, server, "pipeline run")
 
     def run_again(self, job: BenchJob, server: CannedServer) -> tuple[Spent, int]:
         """Run it as it stands: what that spent, and how many requests it sent."""
@@ -104,15 +114,13 @@ class Workplace:
         if code != -9:
             raise NotMeasured(f"the run that was to be killed half way ended before, with exit {code}")
 
-    def probed(self, job: BenchJob, server: CannedServer, *probes: str) -> dict[str, Any]:
-        """Run a fresh job with probes inside; what they saw."""
+    def probed(self, job: BenchJob, server: CannedServer, *probes: str) -> tuple[dict[str, Any], Spent]:
+        """Run a fresh job with probes inside; what they saw, and what it spent with them."""
         report = self.folder / "inside.json"
         command = [sys.executable, "-m", "tests.bench.inside", str(report), *probes, "--", *job.command]
-        server.reset()
-        well(spend(command), "pipeline run with probes")
-        _all_asked(server, job.rows, "pipeline run with probes")
+        spent = asked(command, job.rows, server, "pipeline run with probes")
         seen: dict[str, Any] = json.loads(report.read_text())
-        return seen
+        return seen, spent
 
     def finished(self, rows: int, server: CannedServer) -> tuple[BenchJob, Spent]:
         """A job that has been run to its end; several measures share it."""
@@ -126,7 +134,11 @@ def pipeline_command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "pipeline", *arguments]
 
 
-def _all_asked(server: CannedServer, rows: int, what: str) -> None:
+def asked(command: Sequence[str], rows: int, server: CannedServer, what: str) -> Spent:
+    """Run a command that asks each row once. Raises NotMeasured when it ends badly, or asks more or less."""
+    server.reset()
+    spent = well(spend(command), what)
     requests = server.stats().requests
     if requests != rows:
         raise NotMeasured(f"{what} sent {requests} requests for {rows} rows, so its cost per request means nothing")
+    return spent

@@ -660,3 +660,13 @@ def test_a_run_that_cannot_begin_leaves_no_folder(simulate: Simulate, new_job: N
     job.number_of_rows(3)
     assert job.run().returncode == 2
     assert not job.out.exists()
+
+
+def test_a_first_run_without_a_key_leaves_no_folder_that_looks_like_a_job(simulate: Simulate, new_job: NewJob) -> None:
+    """The folder then belonged to the name of a job without answers, and `check` spoke of resuming."""
+    job = new_job(simulate(), more={"endpoint": {"base_url": "https://example.invalid/v1", "api_key_env": "NO_SUCH"}})
+    job.number_of_rows(3)
+    done = job.run()
+    assert done.returncode == 2
+    assert "NO_SUCH is not set" in done.stderr
+    assert not job.out.exists()

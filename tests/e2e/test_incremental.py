@@ -46,8 +46,10 @@ def test_a_glob_of_daily_files_sends_what_is_new_or_changed_and_the_summary_tell
     assert (endpoint.stats()["requests"], since(job)) == (5, (5, 0, 0, 0))  # nothing to do: all rows are kept
     day(job, "1", {"a": "one", "b": "two, edited"})
     day(job, "3", {"f": "six"})
-    assert job.run().returncode == 0
+    done = job.run()
+    assert done.returncode == 0
     assert (endpoint.stats()["requests"], since(job)) == (7, (3, 1, 1, 1))
+    assert "1 rows of the last run are gone from the input" in done.stderr
     assert job.results()["id"].to_list() == ["a", "b", "d", "e", "f"]
     day(job, "4", {"g": "seven"})
     assert job.run().returncode == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -571,6 +572,17 @@ def test_a_job_cannot_be_changed_once_loaded(tmp_path: Path) -> None:
 def test_the_starter_loads_as_it_stands(tmp_path: Path, name: str) -> None:
     spec = loaded(tmp_path, starter(name))
     assert (spec.name, spec.output.path) == (name, f"data/out/{name}")
+
+
+def test_every_optional_line_of_the_starter_loads_too(tmp_path: Path) -> None:
+    lines = starter("reviews").splitlines()
+    written, optional = lines[:3], re.compile(r"( *)# ?( *\w+:.*)")
+    written += [match[1] + match[2] if (match := optional.fullmatch(line)) else line for line in lines[3:]]
+    assert not [line for line in written[3:] if line.lstrip().startswith("#")]
+    spec = loaded(tmp_path, "\n".join(written))
+    assert spec.budget.usd == 10
+    assert spec.answer is not None
+    assert spec.retry.max_attempts == 6
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a\nb", "\ud800"])

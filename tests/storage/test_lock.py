@@ -168,8 +168,8 @@ def test_a_claim_with_something_recorded_stays(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with (
-        pytest.raises(CheckpointError, match="cannot be used as an output folder"),
-        claimed(str(tmp_path / "out" / "x")),
+        pytest.raises(CheckpointError, match=f"{tmp_path}/out cannot be used as an output folder: a file"),
+        claimed(str(tmp_path / "out" / "x" / "checkpoint")),
     ):
         pass
 

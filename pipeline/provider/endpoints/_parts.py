@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,8 +18,7 @@ from pipeline.records import Attachment, Message, Prompt
 _AUDIO_FORMATS = {"audio/mpeg": "mp3", "audio/mp4": "m4a"}
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(NamedTuple):
     """A prompt's messages, their last user message with its parts."""
 
     messages: Sequence[Message]  # as they are sent

@@ -6,15 +6,14 @@ them: an invalid answer is sent back, a cut one asked for again with more room, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-
-import orjson
+from collections.abc import Generator, Sequence
 
 from pipeline.errors import RowRejected, SpecError
 from pipeline.provider.endpoints import _samples
 from pipeline.provider.endpoints._completion import completion_of, unusable
 from pipeline.provider.endpoints._json import canonical
 from pipeline.provider.endpoints._parts import Spoken, speak
+from pipeline.provider.endpoints._writing import Encoder, has_system, instructed, led, system_message, written
 from pipeline.records import (
     MOST_GROWTH,
     ApiCall,
@@ -31,17 +30,12 @@ from pipeline.records import (
 )
 
 _PATH = "/chat/completions"
-_TRANSPORT = frozenset({"stream", "stream_options"})  # how the answer travels, not what is asked
-_WHOLE = b',"stream":false}'
-_STREAMED = b',"stream":true,"stream_options":{"include_usage":true}}'
-_OURS = frozenset({"model", "messages"})
 _CAPS = ("max_tokens", "max_completion_tokens")
 _PLAIN = Terms()
 _FORM_REFUSED = frozenset({"bad_request", "unprocessable", "unsupported_media_type", "not_implemented"})
 """Kinds of refusal that may mean the form and not the row."""
 
 _Turn = Generator[ApiCall, ApiReply, tuple[Completion, ApiReply]]
-_Encode = Callable[[Sequence[Message]], tuple[bytes, bytes]]
 
 
 def dialogue(model: Model, form: Form | None = None, terms: Terms = _PLAIN) -> Dialogue:
@@ -65,8 +59,9 @@ class _Asking:
         self._model = model
         self._form = form
         self._terms = terms
-        self._plain = _encoder(model, terms.stream)
-        self._encoders: dict[tuple[str, int, int], _Encode] = {}
+        self._plain = Encoder(model, stream=terms.stream)
+        self._encoders: dict[tuple[str, int, int], Encoder] = {}
+        self._instructions: dict[str, bytes] = {}  # written as a system message
         # The form is part of the question; how strongly the endpoint is asked for it is not.
         self._shape = b"" if form is None else b"\n" + canonical(form.schema)
         if terms.samples > 1:
@@ -76,18 +71,17 @@ class _Asking:
 
     def at_once(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
-        body, question = self._plain(spoken.messages)
-        if spoken.attachments:
-            question = self._plain(spoken.asked)[1]
-        call = self._call(spoken, body, question)
-        del prompt, spoken, body  # of the attachments nothing but the call itself is kept while it is under way
+        said = written(spoken.messages)
+        question = self._plain.question(written(spoken.asked) if spoken.attachments else said)
+        call = self._call(spoken, self._plain.body(said), question)
+        del prompt, spoken, said  # of the attachments nothing but the call itself is kept while it is under way
         reply = yield call
         return self.ruled(completion_of(reply), reply)
 
     def by_turns(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
         del prompt  # its attachments are in the messages
-        question = self._plain(spoken.asked)[1] + self._shape
+        question = self._plain.question(written(spoken.asked)) + self._shape
         if self._terms.samples == 1:
             return self.ruled(*(yield from self._answer(spoken, question, 0)))
         drawn = yield from _samples.draw(self._terms.samples, lambda turn: self._answer(spoken, question, turn))
@@ -147,8 +141,7 @@ class _Asking:
         form = self._form
         while True:
             mode = "" if form is None else form.mode
-            said = messages if form is None else _instructed(messages, form.instructions())
-            body, _ = self._encode(mode, growth, sample)(said)
+            body = self._encoder(mode, growth, sample).body(self._said(messages))
             try:
                 reply = yield self._call(spoken, body, question)
             except RowRejected as error:
@@ -156,6 +149,18 @@ class _Asking:
                     raise
             else:
                 return completion_of(reply), reply
+
+    def _said(self, messages: Sequence[Message]) -> bytes:
+        """The messages, with the form's instructions where it has any to give."""
+        words = None if self._form is None else self._form.instructions()
+        if words is None:
+            return written(messages)
+        if has_system(messages):
+            return written(instructed(messages, words))
+        by = self._instructions.get(words)
+        if by is None:
+            by = self._instructions[words] = system_message(words)
+        return led(by, written(messages))
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class _Asking:
             attached_bytes=spoken.bytes,
         )
 
-    def _encode(self, mode: str, growth: int, sample: int) -> _Encode:
+    def _encoder(self, mode: str, growth: int, sample: int) -> Encoder:
         params = dict(self._model.params)
         seed = params.get("seed")
         if type(seed) is not int:
@@ -184,7 +189,8 @@ class _Asking:
             for cap in _CAPS:
                 if growth > 1 and type(params.get(cap)) is int:
                     params[cap] *= growth
-            self._encoders[mode, growth, sample] = _encoder(Model(self._model.name, params), self._terms.stream)
+            model = Model(self._model.name, params)
+            self._encoders[mode, growth, sample] = Encoder(model, stream=self._terms.stream)
         return self._encoders[mode, growth, sample]
 
 
@@ -193,45 +199,3 @@ _WHY = {
     Status.FILTERED: "a content filter cut in",
     Status.REFUSAL: "the model declined to answer",
 }
-
-
-def _instructed(messages: Sequence[Message], words: str | None) -> Sequence[Message]:
-    """The words at the end of the system message; as one of its own where there is none."""
-    if words is None:
-        return messages
-    if messages and messages[0]["role"] in ("system", "developer"):
-        first = {**messages[0], "content": f"{messages[0]['content']}\n\n{words}"}
-        return [first, *messages[1:]]
-    return [{"role": "system", "content": words}, *messages]
-
-
-def _encoder(model: Model, stream: bool = False) -> Callable[[Sequence[Message]], tuple[bytes, bytes]]:
-    """From messages to body and question. All but the messages is written once, for a million rows."""
-    for name in sorted(_OURS & model.params.keys()):
-        raise SpecError(f"model.{name} is no parameter; the job says it elsewhere (model.name, prompt)")
-    fields = {"model": model.name, **{k: v for k, v in model.params.items() if k not in _TRANSPORT}}
-    try:
-        written = [(name, canonical({name: value})[1:-1]) for name, value in sorted(fields.items())]
-    except (ValueError, TypeError) as exc:
-        raise SpecError(f"model: a parameter cannot be sent: {exc}") from None
-    before = b"{" + b"".join(pair + b"," for name, pair in written if name < "messages") + b'"messages":'
-    after = b"".join(b"," + pair for name, pair in written if name > "messages")
-    question_end, body_end = after + b"}", after + (_STREAMED if stream else _WHOLE)
-
-    def encode(messages: Sequence[Message]) -> tuple[bytes, bytes]:
-        start = before + _messages(messages)
-        return start + body_end, start + question_end
-
-    return encode
-
-
-def _messages(messages: Sequence[Message]) -> bytes:
-    try:
-        # Plain texts are the rule, and orjson writes them canonically as they stand.
-        if all(type(message) is dict and all(type(v) is str for v in message.values()) for message in messages):
-            return orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
-        return canonical(messages)
-    except (ValueError, TypeError) as exc:
-        raise RowRejected(
-            f"the prompt cannot be written as JSON ({exc}); mend the row's text", kind="invalid_input"
-        ) from None
