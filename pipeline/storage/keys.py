@@ -86,6 +86,8 @@ class Keys:
         """The keys of the next rows, which were made elsewhere: their ids make them independent of others. Raises
         StorageError."""
         self._all.append(keys)
+        if self._begun is not None:
+            self._begun.follow()
 
     def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:
         """The first number that no equal row before has: they have all numbers below."""
@@ -158,7 +160,7 @@ class Keys:
             return None
         self._rows, blocks = found
         for block in blocks:
-            self._all.append(block)
+            self.extend(block)
         return self._rows
 
     # -- on disk ---------------------------------------------------------------------------------------------------
