@@ -11,7 +11,7 @@ from pipeline.job import Job
 from pipeline.records import Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop
-from pipeline.storage.keys import KEY_BYTES, Keys
+from pipeline.storage.keys import KEY_BYTES, Keys, lone_key
 from pipeline.work import INPUT_CHANGED, Work, unchanged
 
 NO_KEY = bytes(KEY_BYTES)
@@ -92,13 +92,12 @@ class Handout:
             return
         first, last = len(self._keys), max(start + len(keys) // KEY_BYTES for start, keys in self._making.items())
         known = {start + at: key for start, keys in self._making.items() for at, key in enumerate(pieces(keys))}
-        alone = Keys(has_ids=True)
         for batch in self._job.source.rows(self._job.used, first):
             for row in batch:
                 if row.ordinal == len(self._keys) < last:
                     key = known[row.ordinal]
                     if key == NO_KEY:
-                        key = bytes.fromhex(alone.add(row.id, self._job.asked(row)))
+                        key = lone_key(row.id, self._job.asked(row))
                     self._keys.extend(key)
             if not batch or batch[-1].ordinal >= last:
                 break
