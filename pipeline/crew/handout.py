@@ -11,7 +11,7 @@ from pipeline.job import Job
 from pipeline.records import Row
 from pipeline.runlog import RunLog
 from pipeline.stop import Stop
-from pipeline.storage.keys import KEY_BYTES, Keys, key_alone
+from pipeline.storage.keys import KEY_BYTES, Keys, lone_key
 from pipeline.work import INPUT_CHANGED, Work, unchanged
 
 NO_KEY = bytes(KEY_BYTES)
@@ -97,7 +97,7 @@ class Handout:
                 if row.ordinal == len(self._keys) < last:
                     key = known[row.ordinal]
                     if key == NO_KEY:
-                        key = bytes.fromhex(key_alone(row.id, self._job.asked(row)))
+                        key = lone_key(row.id, self._job.asked(row))
                     self._keys.extend(key)
             if not batch or batch[-1].ordinal >= last:
                 break

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pipeline.crew.words import Block, Made, Wants
 from pipeline.records import ApiReply, Row
-from pipeline.storage.keys import KEY_BYTES, Keys, key_alone
+from pipeline.storage.keys import KEY_BYTES, Keys, lone_key
 
 AHEAD_S = 0.2
 MEASURED_S = 0.1
@@ -108,8 +108,9 @@ class Portion:
         """The key of a row in hand, made now where it is not known: then the row has an id, which makes it unique."""
         known = self._keys.get(row.ordinal)
         if known is None:
-            known = self._keys[row.ordinal] = key_alone(row.id, question)
-            self._note(row.ordinal, bytes.fromhex(known))
+            key = lone_key(row.id, question)
+            known = self._keys[row.ordinal] = key.hex()
+            self._note(row.ordinal, key)
         return known
 
     def hex(self, ordinal: int) -> str:

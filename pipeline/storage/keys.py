@@ -220,12 +220,12 @@ def as_number(column: str = "key") -> pl.Expr:
     return pl.col(column).bin.reinterpret(dtype=pl.Int128)
 
 
-def key_alone(row_id: str | None, question: bytes) -> str:
-    """The key of a row that shares its question with no other, as one with an id does: 32 hexadecimal digits."""
-    return make_key(row_id, hashlib.sha256(question).digest(), 0).hex()
-
-
 def make_key(row_id: str | None, digest: bytes, occurrence: int) -> bytes:
     name = b"" if row_id is None else row_id.encode()
     head = b"%b%d:%b" % (_FORMAT, -1 if row_id is None else len(name), name)
     return hashlib.sha256(head + digest + b"%d" % occurrence).digest()[:KEY_BYTES]
+
+
+def lone_key(row_id: str | None, question: bytes) -> bytes:
+    """The key of a row whose id makes it independent of all others: what :meth:`Keys.add` gives it."""
+    return make_key(row_id, hashlib.sha256(question).digest(), 0)

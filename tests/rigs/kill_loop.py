@@ -12,6 +12,7 @@ or ``any`` of these.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -190,14 +191,15 @@ class Job:
         if process.poll() is not None:
             return ""
         victim = self.chance.choice(VICTIMS) if self.victim == "any" else self.victim
-        hands = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        if victim == "hand" and hands:
-            os.kill(int(self.chance.choice(hands)), signal.SIGKILL)
-            time.sleep(self.chance.uniform(0.0, 0.3))
-        if victim == "leader":
-            process.kill()
-        elif process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it has just ended
+            hands = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if victim == "hand" and hands:
+                os.kill(int(self.chance.choice(hands)), signal.SIGKILL)
+                time.sleep(self.chance.uniform(0.0, 0.3))
+            if victim == "leader":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
         return victim
 
     def _wait_for_the_others(self) -> None:
