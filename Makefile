@@ -53,7 +53,7 @@ torture: $(INSTALLED) ## the long crash rigs: faults at every call, power cuts, 
 	$(BIN)/python -m tests.rigs.kill_loop --kills 1000
 	$(BIN)/python -m tests.rigs.kill_loop --kills 300 --processes 2
 
-bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, waiting, many connections, memory (BENCH="--only many")
+bench: $(INSTALLED) ## CPU per request against a bare aiohttp loop, waiting, many connections, memory (a quarter of an hour)
 	$(BIN)/python -m tests.bench $(BENCH)
 
 bench-peers: $(INSTALLED) ## the same rows through other programs, installed into data/out/bench/peers
