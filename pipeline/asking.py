@@ -16,8 +16,9 @@ from pipeline.media import links
 from pipeline.noticed import Noticed
 from pipeline.pool import Pool
 from pipeline.progress import Display, Rate
-from pipeline.provider.ask import Wire, ask, invalid, unexpected
+from pipeline.provider.ask import ask, invalid, unexpected
 from pipeline.provider.till import Till
+from pipeline.provider.wire import Wire
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.sharing import Sharing, start_sharing

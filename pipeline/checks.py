@@ -14,7 +14,7 @@ from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
 from pipeline.run import CHECKPOINT, refuse_foreign
-from pipeline.storage import checkpoint as checkpoints
+from pipeline.storage import job_file
 from pipeline.storage.files import Files
 from pipeline.storage.layout import Layout
 from pipeline.watch import ALIKE_FIRST
@@ -94,7 +94,7 @@ def check_folder(job: Job) -> str:
         raise CheckpointError(f"{existing} is not writable; make it so, or name another folder in `output:`")
     refuse_foreign(job.folder)
     folder = os.path.join(job.folder, CHECKPOINT)
-    found = checkpoints.read_job(Files(), Layout(folder))
+    found = job_file.read_job(Files(), Layout(folder))
     if found is not None and found.name != job.spec.name:
-        raise checkpoints.of_another_job(job.folder, found.name, job.spec.name)
+        raise job_file.of_another_job(job.folder, found.name, job.spec.name)
     return f"{job.folder}, {'resumes what is there' if found else 'new'}"

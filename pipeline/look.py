@@ -21,10 +21,11 @@ from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.plan import Finished, Plan, Wish, go_on, kept_keys, list_keys, make, stand
 from pipeline.records import Usage
-from pipeline.storage import checkpoint as checkpoints
+from pipeline.storage import job_file
+from pipeline.storage.export import export_csv, export_jsonl, export_parquet
 from pipeline.storage.files import Files
 from pipeline.storage.layout import CHECKPOINT, Layout
-from pipeline.storage.output import Join, cost_of, export_csv, export_jsonl, export_parquet
+from pipeline.storage.output import Join, cost_of
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.standing import by_kind, standings
 
@@ -34,14 +35,14 @@ class Known:
     """A job's folder as it stands."""
 
     layout: Layout
-    job: checkpoints.Job
+    job: job_file.Job
     snapshot: Snapshot
 
 
 def known(folder: str) -> Known | None:
     """None when there is no checkpoint. Raises CheckpointError for one that cannot be read."""
     files, layout = Files(), Layout(os.path.join(folder, CHECKPOINT))
-    job = checkpoints.read_job(files, layout)
+    job = job_file.read_job(files, layout)
     return None if job is None else Known(layout, job, Snapshot(layout.folder, job.job, files))
 
 

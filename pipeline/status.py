@@ -16,7 +16,7 @@ import orjson
 from pipeline.ledger import Prices, totals_members
 from pipeline.progress import money, plain, short_number, short_time
 from pipeline.stand import count_ended
-from pipeline.storage import checkpoint as checkpoints
+from pipeline.storage import job_file
 from pipeline.storage.files import Files
 from pipeline.storage.holder import noted
 from pipeline.storage.layout import CHECKPOINT, Layout
@@ -46,7 +46,7 @@ class Reader:
 
     def look(self) -> dict[str, Any] | None:
         """None when there is no checkpoint yet. Raises CheckpointError for one that cannot be read."""
-        job = checkpoints.read_job(self._files, self._layout)
+        job = job_file.read_job(self._files, self._layout)
         if job is None:
             return None
         running = held(self._layout.lock)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pipeline.job import Job, on_loopback
 from pipeline.ledger import Totals
-from pipeline.provider.ask import Address, Limits, money_purse, token_purse
 from pipeline.provider.budget import Purse
 from pipeline.provider.fetch import Fetcher
+from pipeline.provider.purses import money_purse, token_purse
+from pipeline.provider.wire import Address, Limits
 
 FETCH_S = 120.0
 """The most that one link may take; signed ones expire anyway."""

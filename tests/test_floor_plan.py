@@ -39,9 +39,9 @@ FLOORS: tuple[frozenset[str], ...] = (
 
 DOORS = {
     "storage": {"source", "checkpoint", "output", "published", "snapshot", "verify", "history", "labels"}
-    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane"}
+    | {"attachments", "keys", "lock", "holder", "layout", "files", "shelf", "leases", "lane", "job_file", "export"}
     | {"named", "ranged", "standing"},
-    "provider": {"ask", "budget", "fetch", "till"},
+    "provider": {"ask", "wire", "purses", "budget", "fetch", "till"},
     "crew": {"captain", "size"},
     "spec": {"", "age", "endpoint", "load", "starter"},
     "simulator": {"", "background"},

@@ -8,61 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
 
 from pipeline.errors import CheckpointError, ProviderError, StorageError
-from pipeline.records import NO_USAGE, ApiReply, Billed, Outcome, Usage
+from pipeline.records import ApiReply, Billed, Outcome
 from pipeline.storage import recovery
 from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all, write_whole
-from pipeline.storage.journal import FORMAT, body_of
+from pipeline.storage.job_file import Job, job_of, read_job, refuse_mixing
+from pipeline.storage.journal import body_of
 from pipeline.storage.layout import Layout
+from pipeline.storage.lines import attempt_body, outcome_body, reply_body
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import Manifest, rewrite
 from pipeline.storage.noted import fetched_note, mark
 from pipeline.storage.shelf import Entry, Shelf
 from pipeline.storage.writer import BALLAST_BYTES, SEAL_BYTES, SEAL_ROWS, Writer
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """``job.json``: what the folder belongs to, and how its last finished run ended."""
-
-    job: str  # random, made with the folder; seeds every check in it
-    name: str
-    created: str
-    simulated: bool = False  # the answers come from the simulator
-    question: str = ""  # fingerprint of the question last accepted
-    finished: dict[str, Any] | None = None  # see run.py: what must be unchanged for a rerun to have nothing to do
-    format: int = FORMAT
-
-
-def read_job(files: Files, layout: Layout) -> Job | None:
-    """None when there is no checkpoint yet. Raises CheckpointError for one we cannot read."""
-    try:
-        data = files.read(layout.job)
-    except FileNotFoundError:
-        if files.names(layout.journal) or files.names(layout.parts):
-            raise CheckpointError(
-                f"{layout.job} is missing although there are answers beside it. Bring it back from a backup, or move "
-                f"{layout.folder} away to begin anew"
-            ) from None
-        return None
-    try:
-        members = orjson.loads(data)
-        if members.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{layout.job} is of format {members.get('format')}, this version reads format {FORMAT}; use the "
-                "version that wrote it"
-            )
-        return Job(**members)
-    except (ValueError, TypeError, AttributeError) as exc:
-        raise CheckpointError(f"{layout.job} cannot be read ({exc}); bring it back from a backup") from exc
 
 
 class Checkpoint:
@@ -104,7 +69,7 @@ class Checkpoint:
             raise CheckpointError(f"{folder} cannot be used as an output folder: {exc.strerror or exc}") from exc
         try:
             _forget_heartbeat(files, layout)
-            job = _ours(files, layout, name, simulated)
+            job = job_of(files, layout, name, simulated)
             return cls._recover(files, layout, job, lock, seal_rows, seal_bytes)
         except OSError as exc:
             lock.release()
@@ -169,7 +134,7 @@ class Checkpoint:
     def superseded(self, key: str, error: ProviderError) -> None:
         """An attempt failed, and another one of the same row may follow."""
         self._in_flight.pop(key, None)
-        self.writer.append(body_of(_without_nulls(_attempt_members(key, error))))
+        self.writer.append(attempt_body(key, error))
 
     def not_sent(self, key: str) -> None:
         """The attempt that was marked did not go out after all."""
@@ -178,14 +143,14 @@ class Checkpoint:
     def keep(self, key: str, reply: ApiReply) -> None:
         """A paid reply that the row's exchange goes on from; a later run gives it again instead of buying it again."""
         self._in_flight.pop(key, None)
-        self.writer.append(body_of(_without_nulls(_reply_members(key, reply))))
+        self.writer.append(reply_body(key, reply))
 
     def record(self, outcome: Outcome, links: int | None = None) -> None:
         """The row has ended. From here it survives the process; it counts once it is acknowledged.
 
         ``links``: how many of its text are to be fetched; None where the job does not ask for media at all."""
         self._in_flight.pop(outcome.key, None)
-        self.writer.append(_outcome_body(outcome, None if links is None else mark(outcome.text, links)))
+        self.writer.append(outcome_body(outcome, None if links is None else mark(outcome.text, links)))
         if self.writer.full:
             self.lock.check()
             self.writer.rotate()
@@ -287,36 +252,6 @@ def _forget_heartbeat(files: Files, layout: Layout) -> None:
         discard(files, layout.heartbeat)
 
 
-def _ours(files: Files, layout: Layout, name: str, simulated: bool | None) -> Job:
-    job = read_job(files, layout)
-    if job is None:
-        job = Job(secrets.token_hex(8), name, time.strftime("%Y-%m-%dT%H:%M:%S%z"), bool(simulated))
-        write_whole(files, layout.job, orjson.dumps(asdict(job), option=orjson.OPT_INDENT_2))
-        return job
-    if job.name != name:
-        raise of_another_job(os.path.dirname(layout.folder), job.name, name)
-    if simulated is not None:
-        refuse_mixing(job, simulated, layout)
-    return job
-
-
-def of_another_job(folder: str, theirs: str, ours: str) -> CheckpointError:
-    return CheckpointError(
-        f"{folder} holds the answers of the job {theirs!r}, not of {ours!r}. Give this job an output of its own, or "
-        f"`name: {theirs}` if it is the same job"
-    )
-
-
-def refuse_mixing(job: Job, simulated: bool, layout: Layout) -> None:
-    """Raises CheckpointError where simulated answers would come among real ones, or the other way round."""
-    if job.simulated != simulated:
-        theirs, ours = ("simulated", "real") if job.simulated else ("real", "simulated")
-        raise CheckpointError(
-            f"{os.path.dirname(layout.folder)} holds {theirs} answers, and this run would add {ours} ones; they are "
-            "never mixed. Give one of them another output folder (`--set output=...`), or move the old one away"
-        )
-
-
 def _lay_ballast(files: Files, layout: Layout) -> None:
     """Real blocks to give up when the disk is full, so that answers in flight can still be written."""
     discard(files, layout.ballast)
@@ -326,121 +261,3 @@ def _lay_ballast(files: Files, layout: Layout) -> None:
             files.allocate(fd, BALLAST_BYTES)
     finally:
         files.close(fd)
-
-
-def _usage_members(usage: Usage) -> list[int | None] | None:
-    counts = [
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-    ]
-    return None if counts == [None] * 5 else counts
-
-
-def _attempt_members(key: str, error: ProviderError) -> dict[str, Any]:
-    return {
-        "e": "t",
-        "k": key,
-        "x": error.kind,
-        "d": str(error),
-        "h": error.status,
-        "r": error.request_id,
-        "u": _usage_members(error.usage),
-        "b": error.billed,
-        "l": error.latency_s,
-        "w": round(time.time(), 3),
-    }
-
-
-def _reply_members(key: str, reply: ApiReply) -> dict[str, Any]:
-    return {
-        "e": "k",
-        "k": key,
-        "h": reply.status,
-        "u": _usage_members(reply.usage),
-        "b": Billed.YES,
-        "a": reply.attempts,
-        "l": round(reply.latency_s, 4),
-        "w": round(time.time(), 3),
-        "z": orjson.dumps(reply.json).decode(),
-    }
-
-
-_OUTCOME = (
-    "e",
-    "k",
-    "n",
-    "s",
-    "b",
-    "a",
-    "w",
-    "i",
-    "t",
-    "x",
-    "d",
-    "f",
-    "m",
-    "r",
-    "h",
-    "u",
-    "l",
-    "g",
-    "z",
-    "p",
-    "j",
-    "v",
-)
-_OUTCOME_TOO = ("q", "vt", "y", "o")
-
-
-def _outcome_body(outcome: Outcome, media: str | None) -> bytes:
-    """Written for speed: a paid answer is in no file until this is done."""
-    values = (
-        "o",
-        outcome.key,
-        outcome.row.ordinal,
-        outcome.status,
-        outcome.billed,
-        outcome.attempts,
-        round(time.time(), 3),
-        outcome.row.id,
-        outcome.text,
-        outcome.kind,
-        outcome.error,
-        outcome.finish_reason,
-        outcome.model,
-        outcome.request_id,
-        outcome.http_status,
-        _usage_members(outcome.usage),
-        None if outcome.latency_s is None else round(outcome.latency_s, 4),
-        outcome.reasoning,
-        outcome.raw,
-        outcome.permanent or None,
-        None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
-        outcome.step,
-    )
-    members = {name: value for name, value in zip(_OUTCOME, values, strict=True) if value is not None}
-    if (
-        outcome.earlier is not NO_USAGE
-        or outcome.earlier_replies
-        or outcome.votes is not None
-        or outcome.renewed
-        or media is not None
-    ):
-        votes = None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode()
-        rare = (_earlier_members(outcome), votes, outcome.renewed or None, media)
-        members |= {name: value for name, value in zip(_OUTCOME_TOO, rare, strict=True) if value is not None}
-    return body_of(members)
-
-
-def _earlier_members(outcome: Outcome) -> list[int | None] | None:
-    """Token counts of the replies before the last, and their number behind them."""
-    if not outcome.earlier_replies and outcome.earlier is NO_USAGE:
-        return None
-    return [*(_usage_members(outcome.earlier) or [None] * 5), outcome.earlier_replies]
-
-
-def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}

@@ -10,8 +10,9 @@ import contextlib
 from typing import Any, Self
 
 from pipeline.errors import CheckpointError, StorageError
-from pipeline.storage.checkpoint import Checkpoint, read_job
+from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
+from pipeline.storage.job_file import read_job
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import SharedManifest

@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import orjson
 import polars as pl
 
 from pipeline.errors import InputError, RunPaused
 from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Billed, Status
-from pipeline.storage.files import Files, write_stream
+from pipeline.storage.files import Files
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
 from pipeline.storage.parquet import PART_SCHEMA, write_table
 from pipeline.storage.ranged import Cursor, Ranged
@@ -349,40 +348,3 @@ def cost_of(prices: Prices, replies: pl.Expr | None = None) -> pl.Expr:
         )
         money = money + tokens / PER_TOKENS
     return pl.when(replies > 0).then(money)
-
-
-# -- export ------------------------------------------------------------------------------------------------------------
-
-_FORMULA = r"^[=+\-@\t\r]"
-
-
-def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    return write_table(files, path, join.schema(join.answer_schema), join.results, rows=join.standing.height)
-
-
-def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    """CSV with a header; lists, which it does not know, as JSON. ``guard_formulas`` puts an apostrophe before text that
-    a spreadsheet would run."""
-    lists = [name for name, kind in join.schema(join.answer_schema).items() if isinstance(kind, pl.List)]
-    flat = [pl.col(name).map_elements(_as_json, pl.String) for name in lists]
-    texts = [name for name, kind in join.schema(join.answer_schema).items() if kind == pl.String]
-    guarded = [
-        pl.when(pl.col(name).str.contains(_FORMULA)).then("'" + pl.col(name)).otherwise(pl.col(name)).alias(name)
-        for name in texts
-    ]
-
-    def pieces() -> Iterator[tuple[bytes, int]]:
-        yield pl.DataFrame(schema=join.schema(join.answer_schema)).with_columns(flat).write_csv().encode(), 0
-        for frame in (each.with_columns(flat) for each in join.results()):
-            shown = frame.with_columns(guarded) if guard_formulas else frame
-            yield shown.write_csv(include_header=False).encode(), frame.height
-
-    return write_stream(files, path, pieces())
-
-
-def _as_json(values: pl.Series) -> str:
-    return orjson.dumps(values.to_list()).decode()
-
-
-def export_jsonl(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    return write_stream(files, path, ((frame.write_ndjson().encode(), frame.height) for frame in join.results()))

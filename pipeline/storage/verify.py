@@ -13,8 +13,9 @@ from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.storage import manifest, recovery
-from pipeline.storage.checkpoint import Checkpoint, read_job
+from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files, publish, sync_folder, write_whole
+from pipeline.storage.job_file import read_job
 from pipeline.storage.journal import mended, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock

@@ -15,8 +15,9 @@ from pipeline.errors import (
     StorageError,
     TransientError,
 )
-from pipeline.provider.ask import ReplyLost, another, ask, invalid, marked, unexpected
+from pipeline.provider.ask import ReplyLost, ask, invalid, unexpected
 from pipeline.provider.endpoints.chat import dialogue
+from pipeline.provider.wire import another, marked
 from pipeline.records import ApiCall, ApiReply, Billed, Exchange, Model, Outcome, Prompt, Row, Send, Status, Usage
 
 KEY = "0123456789abcdef" * 2

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import AnswerUnusable, BudgetSpent, ProviderError, TransientError
 from pipeline.ledger import Prices, Totals
-from pipeline.provider.ask import money_purse, token_purse
 from pipeline.provider.budget import Budget, Purse
+from pipeline.provider.purses import money_purse, token_purse
 from pipeline.records import ApiCall, ApiReply, Billed, Send, Usage
 from tests.provider.held_clock import held
 

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from pipeline.errors import ProviderError
-from pipeline.provider.ask import another, ask, marked
+from pipeline.provider.ask import ask
 from pipeline.provider.budget import Budget, Purse
 from pipeline.provider.client import Client
 from pipeline.provider.endpoints.chat import dialogue
 from pipeline.provider.limiter import Limiter
 from pipeline.provider.retry import retry
+from pipeline.provider.wire import another, marked
 from pipeline.records import ApiReply, Model, Outcome, Prompt, Row, Send, Terms
 
 FASTER = 1000.0

@@ -30,8 +30,8 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.storage.checkpoint import read_job
 from pipeline.storage.files import Files
+from pipeline.storage.job_file import read_job
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import held
 from pipeline.storage.snapshot import Snapshot

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.media import Kind
 from pipeline.records import Outcome
-from pipeline.storage import checkpoint, files, journal, manifest, recovery, shelf, snapshot, verify, writer
+from pipeline.storage import checkpoint, files, journal, lines, manifest, recovery, shelf, snapshot, verify, writer
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all, write_whole
 from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
@@ -179,12 +179,12 @@ def the_last_answer_counts(patch: Patch) -> None:
 
 
 def the_first_answer_counts_although_it_was_renewed(patch: Patch) -> None:
-    whole = checkpoint._outcome_body
+    whole = lines.outcome_body
 
     def body(outcome: Outcome, media: str | None) -> bytes:
         return whole(outcome._replace(renewed=False) if outcome.answered else outcome, media)
 
-    patch.setattr(checkpoint, "_outcome_body", body)
+    patch.setattr(checkpoint, "outcome_body", body)
 
 
 def marks_not_carried_over(patch: Patch) -> None:

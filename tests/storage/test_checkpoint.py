@@ -92,6 +92,7 @@ outcomes = st.builds(
     fields=st.none() | st.dictionaries(st.text(), st.text() | st.integers(-9, 9) | st.lists(st.booleans())),
     step=st.none() | st.text(),
     earlier=st.builds(Usage, counts, counts, counts, counts, counts),
+    earlier_replies=st.integers(0, 1000),
     votes=st.none()
     | st.builds(Votes, st.lists(st.none() | st.text()), st.dictionaries(st.text(), st.floats(0, 1).map(float))),
 )

@@ -14,6 +14,7 @@ from pipeline.errors import InputError, RunPaused
 from pipeline.ledger import Prices
 from pipeline.records import Billed, Outcome, Row, Status, Usage
 from pipeline.storage.checkpoint import Checkpoint
+from pipeline.storage.export import export_csv, export_jsonl, export_parquet
 from pipeline.storage.files import Files
 from pipeline.storage.keys import Keys
 from pipeline.storage.output import (
@@ -23,9 +24,6 @@ from pipeline.storage.output import (
     Join,
     Media,
     added_names,
-    export_csv,
-    export_jsonl,
-    export_parquet,
     publish,
     refuse_clashes,
     refuse_own_tables,
