@@ -95,8 +95,6 @@ class Asking:
             purses_of(job, ledger.before),
             till,
         )
-        self.pool.room = self.wire.room
-        self.wire.on_room(self.pool.look, lambda: self.pool.aside)
         self._linked = Linked(fetcher_of(job), checkpoint, log, self.pool.answer_awaited)
         self.sharing: Sharing | None = None
         if spec.limits.share:

@@ -7,7 +7,6 @@ finish, because what they wait for is paid for. ``hurry``: those are cut off too
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
@@ -35,11 +34,7 @@ class _Awaiting(AbstractContextManager[None]):
 
 
 class Pool(Generic[Item]):
-    """``draw`` gives the next item or None; ``work`` must not raise but for cancellation.
-
-    A worker draws only while there is ``room`` for more work (a number); the others stand aside, without an item, until
-    ``look`` finds some. Whoever makes room calls it.
-    """
+    """``draw`` gives the next item or None; ``work`` must not raise but for cancellation."""
 
     def __init__(
         self, draw: Callable[[], Awaitable[Item | None]], work: Callable[[Item], Awaitable[None]], workers: int
@@ -47,9 +42,6 @@ class Pool(Generic[Item]):
         self._draw = draw
         self._work = work
         self._workers = workers
-        self.room: Callable[[], int] = lambda: workers
-        self._aside: deque[asyncio.Future[None]] = deque()
-        self._looking = False
         self._tasks: set[asyncio.Future[Any]] = set()
         self._awaiting_answer: set[asyncio.Future[Any]] = set()
         self.stopping = False
@@ -70,46 +62,11 @@ class Pool(Generic[Item]):
             self._tasks.clear()
 
     async def _worker(self) -> None:
-        try:
-            while not self.stopping:
-                if self.room() <= 0:
-                    await self._stand_aside()
-                    continue
-                item = await self._draw()
-                if item is None:
-                    return
-                await self._work(item)
-        finally:
-            self._call_in(len(self._aside))  # nothing is left to draw, or somebody has to take this one's place
-
-    # -- standing aside --------------------------------------------------------------------------------------------
-
-    async def _stand_aside(self) -> None:
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._aside.append(called)
-        await called
-
-    @property
-    def aside(self) -> int:
-        """Workers that stand aside."""
-        return len(self._aside)
-
-    def look(self) -> None:
-        """There may be room: once whoever made it has gone on (and perhaps filled it again), see."""
-        if self._aside and not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._see)
-
-    def _see(self) -> None:
-        self._looking = False
-        self._call_in(self.room())
-
-    def _call_in(self, most: int) -> None:
-        while most > 0 and self._aside:
-            called = self._aside.popleft()
-            if not called.done():  # else it was cancelled
-                called.set_result(None)
-                most -= 1
+        while not self.stopping:
+            item = await self._draw()
+            if item is None:
+                return
+            await self._work(item)
 
     def answer_awaited(self) -> AbstractContextManager[None]:
         """Inside, the current worker waits for an answer that may be billed: a stop lets it finish."""

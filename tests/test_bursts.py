@@ -23,9 +23,6 @@ class Bursts:
         limiter = Limiter(requests_per_minute=None, tokens_per_minute=None, concurrency=workers, clock=lambda: self.now)
         self.send = limiter.limit(self.wait)
         self.pool: Pool[int] = Pool(self.draw, self.work, workers)
-        self.pool.room = limiter.room
-        limiter.on_room = self.pool.look
-        limiter.aside = lambda: self.pool.aside
         self.limiter = limiter
 
     async def draw(self) -> int:

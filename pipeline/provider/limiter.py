@@ -99,8 +99,6 @@ class Limiter:
         self._alarm_s = _NEVER
         self._last_error = ""
         self._ended: str | None = None
-        self.on_room: Callable[[], None] = lambda: None  # a call has left, or will not come
-        self.aside: Callable[[], int] = lambda: 0  # who would send more calls, had they room
 
     def limit(self, send: Send) -> Send:
         """The same ``send``, at the right time. May raise ``EndpointDown`` when the endpoint stays out of order."""
@@ -127,13 +125,8 @@ class Limiter:
                 self._in_flight -= 1
                 if self._queue:
                     self._pump()
-                self.on_room()
 
         return limited
-
-    def room(self) -> int:
-        """How many calls more could be in flight, or in line, before there is one for every place."""
-        return int(self._window.size) - self._in_flight - len(self._queue)
 
     def found(self) -> dict[str, float | None]:
         """What was learned so far. None: nothing yet."""
@@ -189,7 +182,6 @@ class Limiter:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 self._undo(waiter.future.result())
             self._pump()
-            self.on_room()
             raise
 
     def _wait_s(self, now: float) -> float:
@@ -219,7 +211,6 @@ class Limiter:
         if place.probe:
             self._breaker.lose_probe()
         self._allowance.undo(place.taken_s, place.input_tokens, place.output_tokens)
-        self.on_room()
 
     def _pump(self) -> None:
         """Let go whoever may, and set the alarm for the next."""
@@ -278,18 +269,13 @@ class Limiter:
     def _succeeded(self, call: ApiCall, reply: ApiReply, place: _Place) -> None:
         now = self._clock()
         self._allowance.settle(call.weight, reply.usage, place.input_tokens, place.output_tokens)
-        self._window.succeeded(now, self._pressing(), now - place.taken_s)
+        self._window.succeeded(now, self._in_flight, now - place.taken_s)
         self._alive(now, place, late=reply.late)
         if now >= self._look_s:
             self._look_s = now + _LOOK_EVERY_S
             room = headroom(reply.headers, self._wall_clock())
             if room is not None:
                 self._allowance.told(now, room)
-
-    def _pressing(self) -> int:
-        """Calls in flight, and those that a place is being filled with: replies come in bursts, and whoever is called
-        in for the first of one has not come before the last. Nobody presses who waits for a pace."""
-        return self._in_flight if self._queue else self._in_flight + min(self._in_flight, self.aside())
 
     def _failed(self, call: ApiCall, exc: ProviderError, place: _Place) -> None:
         now = self._clock()
@@ -306,7 +292,7 @@ class Limiter:
                 self._breaker.lose_probe()
             self._alive(now, place)
             if isinstance(exc, AnswerUnusable):
-                self._window.succeeded(now, self._pressing(), now - place.taken_s)
+                self._window.succeeded(now, self._in_flight, now - place.taken_s)
 
     def _alive(self, now: float, place: _Place, *, late: bool = False) -> None:
         self._guard.ended(late)

@@ -109,15 +109,6 @@ class Wire:
             on_retry=lambda call, error, wait_s: another(witness, stopping, call, error),
         )
 
-    def room(self) -> int:
-        """How many more calls would find a place."""
-        return self._limiter.room()
-
-    def on_room(self, step: Callable[[], None], aside: Callable[[], int]) -> None:
-        """``step`` is taken whenever a call has left its place; ``aside`` tells how many rows wait for that."""
-        self._limiter.on_room = step
-        self._limiter.aside = aside
-
     def found(self) -> dict[str, float | None]:
         """The limits as they were found."""
         return self._limiter.found()
