@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from jsonschema import Draft202012Validator
@@ -37,8 +37,7 @@ class Field:
     column: ColumnType
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What a text said. ``values`` has every field, in the order of the spec; None when the text is no answer."""
 
     values: Mapping[str, Any] | None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from pipeline.errors import RowRejected
+from pipeline.provider.endpoints._writing import written
 from pipeline.records import Attachment, Message, Prompt
 
 _AUDIO_FORMATS = {"audio/mpeg": "mp3", "audio/mp4": "m4a"}
@@ -24,13 +25,14 @@ class Spoken(NamedTuple):
     messages: Sequence[Message]  # as they are sent
     asked: Sequence[Message]  # as a row's key sees them
     attachments: int = 0
-    bytes: int = 0  # of the content as it is sent, in base64
+    attached_bytes: int = 0  # of their content as it is sent, in base64
+    written: bytes = b""  # the messages, where nothing is attached
 
 
 def speak(prompt: Prompt) -> Spoken:
-    """Raises RowRejected when there is no user message to attach to."""
+    """Raises RowRejected when there is no user message to attach to, and for text that JSON cannot carry."""
     if not prompt.attachments:
-        return Spoken(prompt.messages, prompt.messages)
+        return Spoken(prompt.messages, prompt.messages, written=written(prompt.messages))
     messages = list(prompt.messages)
     last = next((at for at in reversed(range(len(messages))) if messages[at]["role"] == "user"), None)
     if last is None:

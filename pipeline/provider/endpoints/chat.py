@@ -71,7 +71,7 @@ class _Asking:
 
     def at_once(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
-        said = written(spoken.messages)
+        said = spoken.written or written(spoken.messages)
         question = self._plain.question(written(spoken.asked) if spoken.attachments else said)
         call = self._call(spoken, self._plain.body(said), question)
         del prompt, spoken, said  # of the attachments nothing but the call itself is kept while it is under way
@@ -81,7 +81,7 @@ class _Asking:
     def by_turns(self, prompt: Prompt) -> Exchange:
         spoken = speak(prompt)
         del prompt  # its attachments are in the messages
-        question = self._plain.question(written(spoken.asked)) + self._shape
+        question = self._plain.question(spoken.written or written(spoken.asked)) + self._shape
         if self._terms.samples == 1:
             return self.ruled(*(yield from self._answer(spoken, question, 0)))
         drawn = yield from _samples.draw(self._terms.samples, lambda turn: self._answer(spoken, question, turn))
@@ -141,7 +141,7 @@ class _Asking:
         form = self._form
         while True:
             mode = "" if form is None else form.mode
-            body = self._encoder(mode, growth, sample).body(self._said(messages))
+            body = self._encoder(mode, growth, sample).body(self._said(spoken, messages))
             try:
                 reply = yield self._call(spoken, body, question)
             except RowRejected as error:
@@ -150,17 +150,19 @@ class _Asking:
             else:
                 return completion_of(reply), reply
 
-    def _said(self, messages: Sequence[Message]) -> bytes:
+    def _said(self, spoken: Spoken, messages: Sequence[Message]) -> bytes:
         """The messages, with the form's instructions where it has any to give."""
         words = None if self._form is None else self._form.instructions()
-        if words is None:
-            return written(messages)
-        if has_system(messages):
+        if words is not None and has_system(messages):
             return written(instructed(messages, words))
+        said = spoken.written if messages is spoken.messages else b""
+        said = said or written(messages)
+        if words is None:
+            return said
         by = self._instructions.get(words)
         if by is None:
             by = self._instructions[words] = system_message(words)
-        return led(by, written(messages))
+        return led(by, said)
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class _Asking:
             question,
             stream=self._terms.stream,
             attachments=spoken.attachments,
-            attached_bytes=spoken.bytes,
+            attached_bytes=spoken.attached_bytes,
         )
 
     def _encoder(self, mode: str, growth: int, sample: int) -> Encoder:
