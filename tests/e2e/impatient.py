@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline.cli import main
-from pipeline.provider import ask
+from pipeline.provider import wire
 from pipeline.provider.limiter import Limiter
 from tests.e2e.rig import JobFolder
 
@@ -29,7 +29,7 @@ def environment(job: JobFolder, patience_s: float) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    ask.__dict__["Limiter"] = functools.partial(
+    wire.__dict__["Limiter"] = functools.partial(
         Limiter, breaker_wait_s=0.4, breaker_max_wait_s=1.0, max_down_s=float(os.environ["PATIENCE"])
     )
     main()
