@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from heapq import nsmallest
 
+from pipeline.asking import Asking
 from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
+from pipeline.face import HEARTBEAT_S, SLOWEST, Face
+from pipeline.ledger import Totals
 from pipeline.noticed import Gap
-from pipeline.progress import Display
 from pipeline.records import Billed
-from pipeline.seen import Seen
 from pipeline.stop import SIGNALS, signals_to
-from pipeline.work import words
-
-HEARTBEAT_S = 2.0
+from pipeline.work import Counts, words
 
 CUT_OFF = ProviderError("cut off by the end of the run; it may have been billed", kind="in_doubt", billed=Billed.MAYBE)
 
 
-class Sending(Seen):
+class Sending(Asking, Face):
     """One run's rows on their way. ``go`` returns when all have ended or the stop has; it raises nothing but bugs."""
 
     heeds: Sequence[signal.Signals] = SIGNALS
@@ -96,23 +97,34 @@ class Sending(Seen):
         )
         self.stop.because(failure)
 
-    @contextlib.contextmanager
-    def _clockwork(self) -> Iterator[None]:
-        tasks = [asyncio.ensure_future(self._beat())]
-        if self.display is not None:
-            tasks.append(asyncio.ensure_future(self._show(self.display)))
-        if self.sharing is not None:
-            tasks.append(asyncio.ensure_future(self.sharing.go()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
+    # -- what others see -------------------------------------------------------------------------------------------
 
-    async def _show(self, display: Display) -> None:
-        while True:
-            await asyncio.sleep(display.every_s)
-            display.show(self.view())
+    def found(self) -> dict[str, float | None]:
+        return self.wire.found()
+
+    def _counted(self) -> Counts:
+        return self.counts
+
+    def _totals(self) -> Totals:
+        return self.ledger.totals()
+
+    def _settled(self) -> int:
+        return min(self.counts.ended, self.checkpoint.acknowledged)
+
+    def _acknowledged(self) -> int:
+        return self.checkpoint.acknowledged
+
+    def _in_flight(self) -> int:
+        return self.pool.awaited
+
+    def _slowest(self) -> list[dict[str, object]]:
+        now = time.monotonic()
+        slowest = nsmallest(SLOWEST, ((began, key) for key, began in self._awaited.items()))
+        rows = [(self._rows.get(key), began, key) for began, key in slowest]
+        return [
+            {"row": key, "id": row and row.id, "ordinal": row and row.ordinal, "for_s": round(now - began, 1)}
+            for row, began, key in rows
+        ]
 
     async def _beat(self) -> None:
         gap = Gap()

@@ -241,7 +241,7 @@ class Crew(Told):
     def _drain(self) -> None:
         if self.sharing is not None:
             self.sharing.stop()
-        in_flight = self.in_flight
+        in_flight = self._in_flight()
         self.log.info("stopping", in_flight=in_flight, **words(self.stop.reason))
         self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
         if self.display is not None and in_flight:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from heapq import nlargest
 
 from pipeline.crew.mate import Mate
+from pipeline.face import HEARTBEAT_S, SLOWEST, Face, added
 from pipeline.job import Job
-from pipeline.ledger import Totals, totals_members
-from pipeline.progress import Display, Rate, View, as_members
+from pipeline.ledger import Totals
+from pipeline.progress import Display, Rate
 from pipeline.runlog import RunLog
-from pipeline.seen import SLOWEST, added
-from pipeline.sending import HEARTBEAT_S
 from pipeline.share import Share
 from pipeline.sharing import Sharing
 from pipeline.stop import Stop
@@ -25,7 +21,7 @@ from pipeline.work import Counts, Work
 _ADDED = ("concurrency", "in_flight", "waiting", "requests_per_minute_now", "pauses", "outages", "refused")
 
 
-class Told:
+class Told(Face):
     """The hands, and the face that the run shows."""
 
     def __init__(
@@ -62,52 +58,29 @@ class Told:
             total.kinds = added(total.kinds, counts.kinds)
         return total
 
-    @property
-    def in_flight(self) -> int:
+    def _in_flight(self) -> int:
         return sum(mate.pulse.in_flight for mate in self.mates if not mate.gone)
 
-    @property
     def _acknowledged(self) -> int:
         return sum(mate.pulse.acknowledged for mate in self.mates)
 
     def _totals(self) -> Totals:
         return sum((mate.pulse.spent for mate in self.mates), start=self.before)
 
-    def view(self) -> View:
-        totals, counts = self._totals(), self.counts
+    def _counted(self) -> Counts:
+        return self.counts
+
+    def _settled(self) -> int:
         # Of each hand apart: what one has acknowledged says nothing of another's rows.
-        done = sum(min(mate.pulse.counts.ended, mate.pulse.acknowledged) for mate in self.mates)
-        return View(
-            rows=self.work.rows,
-            done_before=self.work.done_before + self.work.failed_before,
-            done_now=done,
-            failed=self.work.failed_before + counts.failed,
-            tokens=(totals.usage.prompt_tokens or 0) + (totals.usage.completion_tokens or 0),
-            cost_usd=totals.cost(self.job.prices),
-            in_flight=self.in_flight,
-            note="stopping" if self.stop.stopping else "",
-        )
+        return sum(min(mate.pulse.counts.ended, mate.pulse.acknowledged) for mate in self.mates)
+
+    def _slowest(self) -> list[dict[str, object]]:
+        slow = [row for mate in self.mates if not mate.gone for row in mate.pulse.slowest]
+        return nlargest(SLOWEST, slow, key=lambda row: row["for_s"])  # type: ignore[arg-type, return-value]
 
     def heartbeat(self, phase: str = "sending") -> dict[str, object]:
-        """As a run of one process has it."""
-        view, counts = self.view(), self.counts
-        slow = [row for mate in self.mates if not mate.gone for row in mate.pulse.slowest]
-        return {
-            "at": time.time(),
-            "pid": os.getpid(),
-            "run": self.log.run,
-            "phase": "stopping" if self.stop.stopping else phase,
-            **as_members(view, self._rate.update(view.done_now)),
-            "acknowledged": self._acknowledged,
-            "recorded": {
-                "recorded": added(self.work.statuses, counts.statuses),
-                "failures": added(self.work.kinds, counts.kinds),
-                **totals_members(self._totals(), self.job.prices),
-            },
-            "slowest_in_flight": nlargest(SLOWEST, slow, key=lambda row: row["for_s"]),  # type: ignore[arg-type, return-value]
-            "limits": {**self.found(), "requests_per_minute_given": self.job.spec.limits.requests_per_minute},
-            "processes": sum(mate.begun and not mate.gone for mate in self.mates),
-        }
+        going = sum(mate.begun and not mate.gone for mate in self.mates)
+        return {**super().heartbeat(phase), "processes": going}
 
     def found(self) -> dict[str, float | None]:
         """The limits as the hands have found them, added up."""
@@ -125,24 +98,6 @@ class Told:
         }
 
     # -- every few seconds ------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _clockwork(self) -> Iterator[None]:
-        tasks = [asyncio.ensure_future(self._beat())]
-        if self.display is not None:
-            tasks.append(asyncio.ensure_future(self._show(self.display)))
-        if self.sharing is not None:
-            tasks.append(asyncio.ensure_future(self.sharing.go()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _show(self, display: Display) -> None:
-        while True:
-            await asyncio.sleep(display.every_s)
-            display.show(self.view())
 
     async def _beat(self) -> None:
         while True:

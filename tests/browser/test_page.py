@@ -18,7 +18,9 @@ from tests.e2e.rig import Endpoint, JobFolder, new_job, simulate
 
 __all__ = ["new_job", "simulate"]
 
-pytestmark = pytest.mark.skipif(not os.environ.get("PIPELINE_BROWSER"), reason="make test-browser")
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("PIPELINE_BROWSER"), reason="needs Chromium in the path: `make test-browser`"
+)
 
 SWITCHES = (
     "--headless",

@@ -76,7 +76,9 @@ def units() -> dict[str, str]:
     return {f"labels.{name}": block("ini", f"# /etc/systemd/system/labels.{name}") for name in names}
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze, which reads the units, is not here"
+)
 def test_systemd_has_nothing_to_say_against_the_units_of_the_readme(tmp_path: Path) -> None:
     for name, text in units().items():
         (tmp_path / name).write_text(text.replace("/srv/labels/.venv", sys.prefix))

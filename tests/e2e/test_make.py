@@ -22,7 +22,7 @@ from tests.e2e.rig import DEADLINE_S, Endpoint, JobFolder, ended, wait_until
 Simulate = Callable[..., Endpoint]
 NewJob = Callable[..., JobFolder]
 
-pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make, which these tests run, is not here")
 
 BIN = Path(sys.executable).parent
 RULE = f"out/results.parquet: in.csv job.yaml\n\t{BIN}/pipeline run job.yaml --no-progress $(FLAGS)\n"

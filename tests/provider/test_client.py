@@ -12,25 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RateLimited, RunBlocked, SpecError, TransientError
 from pipeline.provider._body import parse
-from pipeline.provider.client import Client
 from pipeline.records import ApiCall, ApiReply, Billed, Usage
 from tests.provider.fault_server import OK_BODY, Wire, chunk, hang, http, reply, serving, then_hang
+from tests.provider.senders import KEY, client
 
-KEY = "sk-canary-0123456789abcdefghij"
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
-
-
-def client(base_url: str = "http://127.0.0.1:9/v1", **over: Any) -> Client:
-    usual: dict[str, Any] = {
-        "key": KEY,
-        "headers": {},
-        "connect_s": 5,
-        "total_s": 5,
-        "concurrency": 4,
-        "max_reply_bytes": 100_000,
-        "user_agent": "prompt-pipeline/test",
-    }
-    return Client(base_url=base_url, **{**usual, **over})
 
 
 async def test_a_good_reply_brings_json_usage_latency_and_the_headers_that_matter() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.provider import _eager
 from pipeline.provider._eager import begun
-from pipeline.provider.client import Client
 from pipeline.records import ApiCall, ApiReply
+from tests.provider.senders import client
 
 REPLY = b'{"id": "1", "choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}'
 
@@ -34,30 +34,21 @@ async def request_in(connection: socket.socket, body: bytes) -> None:
         got += await asyncio.get_running_loop().sock_recv(connection, 65536)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the library itself begins at once")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="from Python 3.12 on the library does it itself")
 @pytest.mark.parametrize("usual_s", [0.0, 5.0])
 async def test_a_far_endpoint_has_the_request_after_one_step(listener: socket.socket, usual_s: float) -> None:
     loop = asyncio.get_running_loop()
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with Client(
-        base_url=address,
-        key=None,
-        headers={},
-        connect_s=5,
-        total_s=5,
-        concurrency=1,
-        max_reply_bytes=1_000,
-        user_agent="test",
-    ) as client:
+    async with client(address, concurrency=1) as sender:
         call = ApiCall("POST", "/x", b'{"one": "body"}')
-        first = asyncio.ensure_future(client.send(call))
+        first = asyncio.ensure_future(sender.send(call))
         connection, _ = await loop.sock_accept(listener)
         with connection:
             await request_in(connection, call.body)
             await loop.sock_sendall(connection, http(REPLY))
             assert isinstance(await first, ApiReply)
-            client._usual_s = usual_s
-            second = asyncio.ensure_future(client.send(call))
+            sender._usual_s = usual_s
+            second = asyncio.ensure_future(sender.send(call))
             await asyncio.sleep(0)  # one step of the task
             try:
                 there = connection.recv(65536).endswith(call.body)

@@ -32,7 +32,6 @@ from pipeline.errors import (
     TransientError,
 )
 from pipeline.provider import faults
-from pipeline.provider.client import Client
 from pipeline.records import STREAM_CUT, ApiCall, ApiReply, Billed
 from tests.provider.fault_server import (
     OK_BODY,
@@ -51,25 +50,11 @@ from tests.provider.fault_server import (
     then_hang,
     then_reset,
 )
+from tests.provider.senders import CAP, KEY, client
 
-KEY = "sk-canary-0123456789abcdefghij"
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
 STREAM_CALL = ApiCall("POST", "/chat/completions", b'{"model":"m","stream":true}', b"", stream=True)
 NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
-CAP = 100_000
-
-
-def client(base_url: str, **over: Any) -> Client:
-    usual: dict[str, Any] = {
-        "key": KEY,
-        "headers": {},
-        "connect_s": 5,
-        "total_s": 5,
-        "concurrency": 4,
-        "max_reply_bytes": CAP,
-        "user_agent": "test",
-    }
-    return Client(base_url=base_url, **{**usual, **over})
 
 
 async def outcome(send: Callable[[ApiCall], Awaitable[ApiReply]], call: ApiCall = CALL) -> ApiReply | ProviderError:

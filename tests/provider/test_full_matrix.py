@@ -14,16 +14,14 @@ from typing import Any
 import pytest
 
 from pipeline.errors import AnswerUnusable, EndpointDown, RateLimited, RowRejected, RunBlocked, TransientError
-from pipeline.provider.client import Client
 from pipeline.records import Billed, Outcome, Status
 from tests.provider.fault_server import OK_BODY, Wire, fin, http, raw, reply, serving, then_hang
+from tests.provider.senders import client
 from tests.provider.test_fault_matrix import (
     CASES,
     DONE,
-    KEY,
     WORDS,
     Case,
-    client,
     closed_port,
     foreign_tls,
     resolving,
@@ -43,25 +41,11 @@ async def through(
     stream: bool = False,
     **wire: Any,
 ) -> list[Outcome | BaseException]:
-    async with Client(**settings_of(server_url, over or {})) as sender:
+    async with client(server_url, **(over or {})) as sender:
         send = wired(sender, books, **wire)
         return await asyncio.gather(
             *(asked(send, number, stream=stream) for number in range(rows)), return_exceptions=True
         )
-
-
-def settings_of(base_url: str, over: dict[str, Any]) -> dict[str, Any]:
-    usual: dict[str, Any] = {
-        "base_url": base_url,
-        "key": KEY,
-        "headers": {},
-        "connect_s": 5,
-        "total_s": 5,
-        "concurrency": 4,
-        "max_reply_bytes": 100_000,
-        "user_agent": "test",
-    }
-    return {**usual, **over}
 
 
 def most_requests(case: Case) -> int:

@@ -10,9 +10,9 @@ import pytest
 from aioresponses import aioresponses
 
 from pipeline.errors import ProviderError, RateLimited, RowRejected, RunBlocked
-from pipeline.provider.client import Client
 from pipeline.provider.endpoints.chat import dialogue
 from pipeline.records import Billed, Completion, Model, Prompt, Status
+from tests.provider.senders import client
 
 URL = "https://example.test/v1/chat/completions"
 
@@ -27,20 +27,11 @@ class Reply(aiohttp.ClientResponse):
 async def ask(**reply: Any) -> Completion:
     """One prompt, answered with the given status, body or payload."""
     exchange = dialogue(Model("m"))(Prompt([{"role": "user", "content": "hello"}]))
-    client = Client(
-        base_url="https://example.test/v1",
-        key="sk-test-0123456789abcdef",
-        headers={},
-        connect_s=1,
-        total_s=1,
-        concurrency=1,
-        max_reply_bytes=1_000_000,
-        user_agent="test",
-    )
+    sender = client("https://example.test/v1", total_s=1, max_reply_bytes=1_000_000)
     with aioresponses() as wire:
         wire.post(URL, response_class=Reply, **reply)
-        async with client:
-            answer = await client.send(next(exchange))
+        async with sender:
+            answer = await sender.send(next(exchange))
             sent = next(iter(wire.requests.values()))[0].kwargs
             assert sent["allow_redirects"] is False
     try:

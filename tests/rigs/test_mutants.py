@@ -59,15 +59,16 @@ def no_sync_of_the_journal(patch: Patch) -> None:
     patch.setattr(journal.Segment, "sync", sync)
 
 
-def no_sync_of_parts(patch: Patch) -> None:
-    def unsynced(files: Files, path: str, data: bytes) -> None:
-        discard(files, path + ASIDE)
-        fd = create(files, path + ASIDE)
-        write_all(files, fd, data)
-        files.close(fd)
-        publish(files, path + ASIDE, path)
+def _unsynced(files: Files, path: str, data: bytes) -> None:
+    discard(files, path + ASIDE)
+    fd = create(files, path + ASIDE)
+    write_all(files, fd, data)
+    files.close(fd)
+    publish(files, path + ASIDE, path)
 
-    patch.setattr(writer, "write_whole", unsynced)
+
+def no_sync_of_parts(patch: Patch) -> None:
+    patch.setattr(writer, "write_whole", _unsynced)
 
 
 def no_sync_of_folders(patch: Patch) -> None:
@@ -269,14 +270,7 @@ def media_saved_after_their_part_is_listed(patch: Patch) -> None:
 
 
 def no_sync_of_media(patch: Patch) -> None:
-    def unsynced(files: Files, path: str, data: bytes) -> None:
-        discard(files, path + ASIDE)
-        fd = create(files, path + ASIDE)
-        write_all(files, fd, data)
-        files.close(fd)
-        publish(files, path + ASIDE, path)
-
-    patch.setattr(shelf, "write_whole", unsynced)
+    patch.setattr(shelf, "write_whole", _unsynced)
 
 
 def no_sync_of_what_was_fetched(patch: Patch) -> None:

@@ -137,14 +137,9 @@ def test_nothing_else_is_ever_read(
     assert len(str(caught.value)) < 400
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
-def test_a_device_below_the_root_is_not_opened(shelf: Shelf, root: Path) -> None:
-    try:
-        os.mknod(root / "null", 0o600 | 0o020000, os.makedev(1, 5))
-    except PermissionError:
-        pytest.skip("no devices may be made here")
+def test_a_device_below_the_root_is_not_opened() -> None:
     with pytest.raises(Unattachable, match="no regular file"):
-        shelf.read("null")
+        Shelf("/dev", 1_000).read("null")
 
 
 def test_a_fifo_frees_nobody_who_waits_to_write_into_it(shelf: Shelf, root: Path) -> None:
