@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Mapping
 
 from pipeline.crew.dealing import Dealing
@@ -72,7 +71,7 @@ class Crew(Told):
         self._answers: set[asyncio.Future[None]] = set()
         self.dealing = Dealing(limits_given(job))
         self._page = new_page(lanes) if purses_of(job, before) else -1
-        self._till = Till(os.dup(self._page), lanes) if self._page >= 0 else None
+        self._till = Till(self._page, lanes) if self._page >= 0 else None
         if job.spec.limits.share:
             self.sharing = start_sharing(job.spec.endpoint.base_url, key, self.dealing.needs, self._keep_to, log)
 
@@ -104,7 +103,6 @@ class Crew(Told):
                 self.log.count()
                 if self._till is not None:
                     self._till.close()
-                    os.close(self._page)
         self._judge()
 
     async def _dismiss(self) -> None:
@@ -155,7 +153,10 @@ class Crew(Told):
             mate.begun = True
             mate.send(self._beginning(mate, first_segment))
             while (message := await mate.line.receive()) is not None:
-                self._hear(mate, message)
+                try:
+                    self._hear(mate, message)
+                except PipelineError as reason:  # the disk does not take the keys that came back
+                    self.stop.because(reason)
         await mate.buried()
         self._lost(mate)
 
@@ -221,7 +222,16 @@ class Crew(Told):
         self._deal()
 
     async def _answer(self, mate: Mate, most: int) -> None:
-        mate.send(await self._handout.block(most))
+        # Nobody awaits this: what it raises is the run's reason to stop, or the hand would wait for its rows for good.
+        try:
+            block = await self._handout.block(most)
+        except PipelineError as reason:
+            self.stop.because(reason)
+        except Exception as fault:  # noqa: BLE001 - what is in flight is paid for: a bug stops the run, and cuts off nothing
+            self.log.error("fault_of_ours", fault)
+            self.stop.because(PipelineError("a fault of this tool struck while rows were handed out; see run.log"))
+        else:
+            mate.send(block)
 
     # -- limits ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -18,8 +18,8 @@ import orjson
 from pipeline.errors import CheckpointError, ProviderError, StorageError
 from pipeline.records import ApiReply, Billed, Outcome
 from pipeline.storage import recovery
-from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all, write_whole
-from pipeline.storage.job_file import Job, job_of, read_job, refuse_mixing
+from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all
+from pipeline.storage.job_file import Job, job_of, read_job, refuse_mixing, write_job
 from pipeline.storage.journal import body_of
 from pipeline.storage.layout import Layout
 from pipeline.storage.lines import attempt_body, outcome_body, reply_body
@@ -174,7 +174,7 @@ class Checkpoint:
         """Change members of ``job.json``, whole or not at all. Raises StorageError."""
         changed = replace(self.job, **changes)
         try:
-            write_whole(self.files, self.layout.job, orjson.dumps(asdict(changed), option=orjson.OPT_INDENT_2))
+            write_job(self.files, self.layout, changed)
         except OSError as exc:
             raise StorageError(f"{self.layout.job} cannot be written ({exc.strerror or exc})") from exc
         self.job = changed

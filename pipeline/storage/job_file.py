@@ -52,11 +52,16 @@ def read_job(files: Files, layout: Layout) -> Job | None:
         raise CheckpointError(f"{layout.job} cannot be read ({exc}); bring it back from a backup") from exc
 
 
+def write_job(files: Files, layout: Layout, job: Job) -> None:
+    """Whole or not at all. Raises OSError."""
+    write_whole(files, layout.job, orjson.dumps(asdict(job), option=orjson.OPT_INDENT_2))
+
+
 def job_of(files: Files, layout: Layout, name: str, simulated: bool | None) -> Job:
     job = read_job(files, layout)
     if job is None:
         job = Job(secrets.token_hex(8), name, time.strftime("%Y-%m-%dT%H:%M:%S%z"), bool(simulated))
-        write_whole(files, layout.job, orjson.dumps(asdict(job), option=orjson.OPT_INDENT_2))
+        write_job(files, layout, job)
         return job
     if job.name != name:
         raise of_another_job(os.path.dirname(layout.folder), job.name, name)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import CheckpointError
 from pipeline.storage import manifest, recovery
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files, publish, sync_folder, write_whole
-from pipeline.storage.job_file import read_job
+from pipeline.storage.job_file import read_job, write_job
 from pipeline.storage.journal import mended, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
@@ -55,17 +55,17 @@ def verify(folder: str, *, repair: bool = False, files: Files | None = None) -> 
         found = recovery.look(files, layout, job.job)
         report = _report(files, layout, found)
         if found.damage:
+            # First: rows may be pending again, whatever tables are in place, and whatever becomes of this process.
+            write_job(files, layout, replace(job, finished=None))
             _mend(files, layout, job.job, found, report)
+        if found.segments or found.damage:
+            checkpoint = Checkpoint.open(folder, job.name, simulated=job.simulated, files=files, lock=lock)
+            try:
+                checkpoint.seal()
+            finally:
+                checkpoint.release()
     finally:
         lock.release()
-    if found.segments or found.damage:
-        checkpoint = Checkpoint.open(folder, job.name, simulated=job.simulated, files=files)
-        try:
-            if found.damage:
-                checkpoint.update(finished=None)  # rows may be pending again, whatever tables are in place
-            checkpoint.seal()
-        finally:
-            checkpoint.release()
     return report
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,9 @@ from pipeline.errors import CheckpointError, RunPaused
 from pipeline.records import Outcome, Row, Status
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
+from pipeline.storage.job_file import read_job, write_job
+from pipeline.storage.layout import Layout
+from pipeline.storage.lock import Lock
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.verify import Report, verify
 from tests.rigs.disk import Disk, Fault, Killed, tree_of
@@ -168,6 +173,45 @@ def test_a_repair_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> Non
             verify(str(folder), repair=True, files=Disk(str(folder)))
             assert rows(folder, job_of(folder)) == [3, 4, 5, 7], (kind, at)
     assert calls > 30
+
+
+def test_a_repair_that_was_killed_leaves_no_job_that_calls_itself_finished(tmp_path: Path) -> None:
+    mended = 0
+    for kind in ("open", "write", "fsync", "rename", "unlink"):
+        for at in range(1, 30):
+            folder = fill(tmp_path / f"{kind}{at}", sealed=True)
+            done = read_job(Files(), Layout(str(folder)))
+            assert done is not None
+            write_job(Files(), Layout(str(folder)), dataclasses.replace(done, finished={"rows": ROWS}))
+            (folder / "parts/part-0001.parquet").write_bytes(b"")
+            disk = Disk(str(folder), Fault(kind, at, "kill"))
+            try:
+                verify(str(folder), repair=True, files=disk)
+            except Killed:
+                disk.die()
+            if not disk.fired:
+                break
+            if not verify(str(folder)).damage:
+                mended += 1
+                left = read_job(Files(), Layout(str(folder)))
+                assert left is not None
+                assert left.finished is None, (kind, at)
+    assert mended > 5
+
+
+def test_nobody_comes_between_a_repair_and_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path, sealed=True)
+    (folder / "parts/part-0001.parquet").write_bytes(b"")
+    whole = Checkpoint.open
+
+    def opened(*given: Any, **named: Any) -> Checkpoint:
+        with pytest.raises(RunPaused):
+            Lock(Layout(str(folder)).lock)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(Checkpoint, "open", opened)
+    assert verify(str(folder), repair=True).repaired
+    Lock(Layout(str(folder)).lock).release()
 
 
 class Meanwhile(Files):
