@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import asdict, replace
 
@@ -19,7 +20,8 @@ from pipeline.onerun import Known, OneRun, allowed_failures
 from pipeline.plan import Finished, Standing, kept_keys, keys_name, list_keys, since_last_run, stand
 from pipeline.progress import plain
 from pipeline.stand import count_ended
-from pipeline.storage.output import Join, publish
+from pipeline.storage.labels import slices
+from pipeline.storage.output import RESULTS, Join, publish
 from pipeline.storage.published import Published, in_place, look, settle_time, unfinished_ns
 from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
@@ -92,7 +94,7 @@ class After(OneRun):
             publish(self.files, job.folder, join, job.spec.input.id, unfinished_ns(self.began) if doubtful else None)
         drift = compared.end(job, summary, self.log.run)
         told = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
-        done = replace(summary, finished=True, evaluation=evaluated(job, join))
+        done = replace(summary, finished=True, evaluation=evaluated(job, join, os.path.join(job.folder, RESULTS)))
         done = self._judged(done, drift, told)
         if self.not_renewed and not done.message:
             done = replace(done, message=f"{self.not_renewed} answers were not renewed, and stay; see run.log")
@@ -229,7 +231,11 @@ class After(OneRun):
         return replace(judged, message="; ".join(filter(None, (nothing, judged.message))))
 
 
-def evaluated(job: Job, join: Join) -> Evaluation | None:
-    """The labels held against the gold ones, where the spec asks for it."""
+def evaluated(job: Job, join: Join, written: str | None = None) -> Evaluation | None:
+    """The labels held against the gold ones, where the spec asks for it. ``written``: the table of results, if it is
+    there already."""
     asked = job.spec.evaluate
-    return None if asked is None else evaluate(join.pairs(asked.gold, asked.field))
+    if asked is None:
+        return None
+    results = None if written is None else slices(written, join.judged(asked.gold, asked.field))
+    return evaluate(join.pairs(asked.gold, asked.field, results))

@@ -22,7 +22,7 @@ from pipeline.provider.wire import Wire
 from pipeline.records import ApiReply, Billed, Outcome, Row
 from pipeline.runlog import RunLog
 from pipeline.sharing import Sharing, start_sharing
-from pipeline.stop import DRAIN_S, Stop
+from pipeline.stop import Stop
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
 from pipeline.watch import Watch
@@ -56,7 +56,7 @@ class Asking:
         log: RunLog,
         display: Display | None,
         stop: Stop,
-        drain_s: float = DRAIN_S,
+        drain_s: float,
         rows: Rows | None = None,
         till: Till | None = None,
     ) -> None:
@@ -196,8 +196,9 @@ class Asking:
 
     def _links_of(self, outcome: Outcome) -> int | None:
         """How many links of an answer are to be fetched; None when the job does not ask for media."""
-        media = self.job.spec.media
-        return None if media is None else len(links(outcome.text or "")) if media.download else 0
+        if self.job.spec.media is None:
+            return None
+        return len(links(outcome.text or "")) if self.job.downloads else 0
 
     async def _fetch(self, texts: Mapping[str, str]) -> None:
         """What fails here is noted, or is a reason to stop; the rows have ended, and stay as they are."""

@@ -76,7 +76,7 @@ class Before(OneRun):
         fresh = not plan.done and not gone.any(pl.col("answered"))
         since = since_last_run(plan, gone, listed_before)
         replies = snapshot.kept(self._replies_since())
-        unfetched = snapshot.unfetched() if job.media is not None and job.media.download else {}
+        unfetched = snapshot.unfetched() if job.downloads else {}
         totals, listed = snapshot.totals(), cut_off is None
         seen = snapshot, gone
         return Known(fingerprint, keys, plan, standing, totals, rows, listed, fresh, since, replies, unfetched, seen)
@@ -98,11 +98,10 @@ class Before(OneRun):
             there = f"there are: {', '.join(kinds)}" if kinds else "no row has failed"
             self.say(f"--retry-failed {self.options.retry_failed}: no row failed with this kind; {there}")
 
-    def _refuse_buying_again(self, plan: Plan) -> None:
+    def _refuse_buying_again(self, known: Known) -> None:
+        plan, each = known.plan, known.before
         if not plan.again or self.options.accept_changes:
             return
-        snapshot = Snapshot(self.checkpoint.layout.folder, self.checkpoint.job.job, self.files)
-        each = snapshot.totals()
         cost = each.cost(self.job.prices)
         requests = plan.again * self.job.spec.samples
         price = "at an unknown price" if cost is None else f"for about {money(cost / max(1, each.billed) * requests)}"
@@ -118,8 +117,7 @@ class Before(OneRun):
         failed = pl.col("answered").eq(False)
         marks = known.standing.each(known.standing.to_do(self.wish), failed, self.wish.renews())
         plan = known.plan
-        left_alone = known.standing.table.filter(~self.wish.to_do())
-        statuses, kinds, _ = count_ended(left_alone)
+        statuses, kinds, _ = count_ended(known.standing.left_alone(self.wish))
         return Work(
             plan.rows - plan.copies,
             plan.done - plan.expired_again,

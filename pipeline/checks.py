@@ -13,10 +13,10 @@ from pipeline.environment import ignored_proxies
 from pipeline.errors import CheckpointError, InputError
 from pipeline.job import Job
 from pipeline.look import previews
-from pipeline.run import CHECKPOINT, refuse_foreign
+from pipeline.run import refuse_foreign
 from pipeline.storage import job_file
 from pipeline.storage.files import Files
-from pipeline.storage.layout import Layout
+from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.watch import ALIKE_FIRST
 from pipeline.wired import connections_each
 

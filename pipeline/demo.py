@@ -7,7 +7,6 @@ be checked even after one of the two was killed.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +22,6 @@ import orjson
 
 from pipeline.cli import call
 from pipeline.errors import PipelineError
-from pipeline.run import CHECKPOINT
 from pipeline.spec import load
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import held
@@ -45,7 +43,7 @@ def main() -> None:
     ledger = Path(spec.output.path).parent / "simulator-ledger.jsonl"
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with _simulator(root, address.port or 8808, ledger):
-        code = _run(job_file, Layout(os.path.join(spec.output.path, CHECKPOINT)).lock)
+        code = _run(job_file, Layout.of_output(spec.output.path).lock)
         stats = _stats(root) or {}
     click.echo(
         f"  the simulator's ledger ({ledger}): {stats.get('requests')} requests received, {stats.get('billed')} "

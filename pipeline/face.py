@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
+from pipeline.errors import RunPaused
 from pipeline.job import Job
 from pipeline.ledger import Totals, totals_members
 from pipeline.progress import Display, Rate, View, as_members
@@ -19,7 +20,7 @@ from pipeline.runlog import RunLog
 from pipeline.sharing import Sharing
 from pipeline.stop import Stop
 from pipeline.storage.checkpoint import Checkpoint
-from pipeline.work import Counts, Work
+from pipeline.work import Counts, Work, words
 
 HEARTBEAT_S = 2.0
 SLOWEST = 5
@@ -66,6 +67,14 @@ class Face(ABC):
     async def _beat(self) -> None:
         """What is done every few seconds, without end."""
 
+    @abstractmethod
+    def _drain(self) -> None:
+        """The run stops: what is in flight is waited for."""
+
+    @abstractmethod
+    def _hurry(self) -> None:
+        """The run stops at once."""
+
     # -- the face --------------------------------------------------------------------------------------------------
 
     def view(self) -> View:
@@ -104,6 +113,20 @@ class Face(ABC):
             "failures": added(self.work.kinds, counts.kinds),
             **totals_members(self._totals(), self.job.prices),
         }
+
+    def _heed(self, max_s: float | None) -> None:
+        """``max_s``: after that the run stops."""
+        self.stop.on_stop, self.stop.on_hurry = self._drain, self._hurry
+        if max_s is not None:
+            ends = RunPaused(f"stopped after --max-minutes {max_s / 60:g}")
+            asyncio.get_running_loop().call_later(max_s, self.stop.because, ends)
+
+    def _tell_stopping(self) -> None:
+        in_flight = self._in_flight()
+        self.log.info("stopping", in_flight=in_flight, **words(self.stop.reason))
+        self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
+        if self.display is not None and in_flight:
+            self.display.say(f"stopping: waiting for {in_flight} answers that are paid for")
 
     @contextlib.contextmanager
     def _clockwork(self) -> Iterator[None]:

@@ -11,9 +11,9 @@ import orjson
 from pipeline.errors import RunPaused
 from pipeline.stop import DRAIN_S
 from pipeline.storage.files import Files, content
-from pipeline.storage.holder import Holder, noted, terminate
-from pipeline.storage.layout import CHECKPOINT, Layout
-from pipeline.storage.lock import held
+from pipeline.storage.holder import noted, terminate
+from pipeline.storage.layout import Layout
+from pipeline.storage.lock import Holder, held
 from pipeline.summary import NAME
 
 WAIT_S = DRAIN_S + 30.0
@@ -32,7 +32,7 @@ def halt(
 ) -> None:
     """Returns when no run is left, or at once without ``wait``. Raises RunPaused when it cannot be told which process
     holds the lock, or when that one takes longer than it may."""
-    layout = Layout(os.path.join(folder, CHECKPOINT))
+    layout = Layout.of_output(folder)
     began = clock()
     holder = _holder(layout.lock, sleep, lambda: clock() - began)
     if holder is None:

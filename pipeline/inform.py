@@ -17,12 +17,10 @@ import orjson
 from pipeline import __version__
 from pipeline.errors import OF_THE_USER, InUse, PipelineError, RunPaused
 from pipeline.notify import Notice, notify, without_key
-from pipeline.runlog import RunLog, redact
+from pipeline.runlog import LOG, RunLog, redact
 from pipeline.spec import JobSpec
 from pipeline.stop import Interrupted, signals_raise, signals_wait
 from pipeline.summary import FORMAT, Summary
-
-LOG = "run.log"
 
 
 @contextlib.contextmanager

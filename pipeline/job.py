@@ -81,7 +81,7 @@ class Job:
         self.source.check(self.used)
         self._refuse_field_names()
         self._refuse_unknown_gold()
-        added = added_names(spec.output.prefix, list(self.fields), spec.samples, self.media, dedupe=spec.dedupe)
+        added = added_names(spec.output.prefix, self.fields, spec.samples, self.media, dedupe=spec.dedupe)
         refuse_clashes(list(self.source.schema), added)
         refuse_own_tables(self.source.files, spec.output.path)
         self.prices = prices_of(spec)
@@ -145,6 +145,11 @@ class Job:
     def media(self) -> Media | None:
         """How tables show media; None without a ``media`` block."""
         return None if self.spec.media is None else Media(self.spec.media.download)
+
+    @property
+    def downloads(self) -> bool:
+        """Links in answers are fetched."""
+        return self.media is not None and self.media.download
 
     def _refuse_field_names(self) -> None:
         votes = [SAMPLES, *agreement_names(self.fields)] if self.spec.samples > 1 else []

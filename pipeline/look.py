@@ -24,7 +24,7 @@ from pipeline.records import Usage
 from pipeline.storage import job_file
 from pipeline.storage.export import export_csv, export_jsonl, export_parquet
 from pipeline.storage.files import Files
-from pipeline.storage.layout import CHECKPOINT, Layout
+from pipeline.storage.layout import Layout
 from pipeline.storage.output import Join, cost_of
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.standing import by_kind, standings
@@ -41,7 +41,7 @@ class Known:
 
 def known(folder: str) -> Known | None:
     """None when there is no checkpoint. Raises CheckpointError for one that cannot be read."""
-    files, layout = Files(), Layout(os.path.join(folder, CHECKPOINT))
+    files, layout = Files(), Layout.of_output(folder)
     job = job_file.read_job(files, layout)
     return None if job is None else Known(layout, job, Snapshot(layout.folder, job.job, files))
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 try:
@@ -15,12 +18,12 @@ except ImportError:  # not made for every platform; asyncio's own loop serves
     pass
 
 
-def run_loop(main: Coroutine[None, None, None]) -> None:
-    """Until ``main`` has ended; raises what it raises."""
+def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Until ``main`` has ended; gives what it gives, raises what it raises."""
     # Each request makes objects that die with it; walking all that was imported again and again for their sake costs
     # a third of a request.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(main)
+        return runner.run(main)

@@ -80,7 +80,6 @@ class Bar:
 
     def __init__(self, stream: TextIO) -> None:
         self._bar = tqdm(total=None, unit="row", file=stream, dynamic_ncols=True, smoothing=0.1, leave=True)
-        self._rate = Rate()
 
     def show(self, view: View) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone
@@ -90,7 +89,6 @@ class Bar:
         if self._bar.total != view.rows:
             self._bar.total = view.rows
         self._bar.initial = view.done_before
-        self._rate.update(view.done_now)
         self._bar.n = view.done_before + view.done_now
         self._bar.set_postfix_str(
             f"{short_number(view.tokens)} tok, {money(view.cost_usd)}, {view.failed} failed"

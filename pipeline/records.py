@@ -138,8 +138,6 @@ class ApiCall(NamedTuple):
     path: str  # appended to the endpoint's base_url
     body: bytes = b""  # the JSON body as it goes over the wire
     question: bytes = b""  # the same body in canonical form and without transport fields: what a row's key hashes
-    keep: bool = False  # the reply names something paid for: journal it, and poll it again after a restart
-    delay_s: float = 0.0  # wait this long before sending (polling)
     row: str = ""  # key of the row it is sent for, 32 hexadecimal digits; set by ``ask``
     stream: bool = False  # the reply comes as server-sent events; the client makes one object of them
     attachments: int = 0  # how many go with it
@@ -148,7 +146,7 @@ class ApiCall(NamedTuple):
 
     def for_row(self, key: str, ear: Ear | None = None) -> ApiCall:
         # By place, which costs half of _replace.
-        return ApiCall(*self[:6], key, *self[7:10], ear)
+        return ApiCall(*self[:4], key, *self[5:8], ear)
 
     @property
     def text_bytes(self) -> int:

@@ -29,8 +29,7 @@ from pipeline.sending import Sending
 from pipeline.stop import Stop, signals_raise, signals_wait
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files, discard
-from pipeline.storage.layout import CHECKPOINT as CHECKPOINT
-from pipeline.storage.layout import Layout
+from pipeline.storage.layout import CHECKPOINT, Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.output import ATTEMPTS, FAILED, RESULTS
 from pipeline.storage.published import settle_time
@@ -79,7 +78,7 @@ def run(
 
 def refuse_foreign(folder: str) -> None:
     """Raises CheckpointError for tables that no run of ours has left: they would be overwritten."""
-    if os.path.lexists(Layout(os.path.join(folder, CHECKPOINT)).job):
+    if os.path.lexists(Layout.of_output(folder).job):
         return
     there = [name for name in (RESULTS, FAILED, ATTEMPTS, SUMMARY) if os.path.lexists(os.path.join(folder, name))]
     if there:
@@ -126,7 +125,7 @@ class _OneRun(Before, After):
             finished.write(self.files)
             return finished
         known = self._look(fingerprint)
-        self._refuse_buying_again(known.plan)
+        self._refuse_buying_again(known)
         stop = Stop()
         sent = 0
         complete = True
@@ -248,7 +247,7 @@ class _OneRun(Before, After):
     def _at_once(self, work: Work) -> int:
         """Rows in flight at most: a short job opens fewer connections than its limits allow."""
         most = self.job.spec.limits.concurrency
-        return most if work.to_send is None else min(most, max(work.to_send, len(work.unfetched)))
+        return min(most, max(work.to_send, len(work.unfetched)))
 
     def _host(self) -> str:
         return urlsplit(self.job.spec.endpoint.base_url).netloc

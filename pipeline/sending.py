@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from heapq import nsmallest
 
 from pipeline.asking import Asking
-from pipeline.errors import PipelineError, ProviderError, RunPaused, StorageError
+from pipeline.errors import PipelineError, ProviderError, StorageError
 from pipeline.face import HEARTBEAT_S, SLOWEST, Face
 from pipeline.ledger import Totals
 from pipeline.noticed import Gap
 from pipeline.records import Billed
 from pipeline.stop import SIGNALS, signals_to
-from pipeline.work import Counts, words
+from pipeline.work import Counts
 
 CUT_OFF = ProviderError("cut off by the end of the run; it may have been billed", kind="in_doubt", billed=Billed.MAYBE)
 
@@ -31,11 +31,8 @@ class Sending(Asking, Face):
     async def go(self, max_s: float | None = None) -> None:
         """Send everything that is to be sent, or stop. The reason, if any, is in ``stop.reason``."""
         loop = asyncio.get_running_loop()
-        self.stop.on_stop = self._drain
-        self.stop.on_hurry = self._hurry
+        self._heed(max_s)
         self.checkpoint.start(lambda: _soon(loop, self._disk_failed))
-        if max_s is not None:
-            loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
         with signals_to(self.stop, self.heeds), self._clockwork():
             async with self.wire, self._linked:
                 try:
@@ -70,10 +67,7 @@ class Sending(Asking, Face):
         self.pool.stop()
         if self.sharing is not None:
             self.sharing.stop()
-        self.log.info("stopping", in_flight=self.pool.awaited, **words(self.stop.reason))
-        self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
-        if self.display is not None and self.pool.awaited:
-            self.display.say(f"stopping: waiting for {self.pool.awaited} answers that are paid for")
+        self._tell_stopping()
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(self.drain_s, self._drained_too_long)
 

@@ -50,6 +50,14 @@ class Share:
     jobs: int
 
 
+def members(shares: Mapping[str, Share]) -> dict[str, float]:
+    """For programs; nothing where nothing is shared."""
+    if not shares:
+        return {}
+    told = {f"{name}_share": share.mine for name, share in shares.items()}
+    return {"jobs_sharing": float(max(share.jobs for share in shares.values())), **told}
+
+
 Claim = Mapping[str, Stake]
 """One job's stakes by the name of the limit."""
 

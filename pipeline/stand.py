@@ -93,6 +93,10 @@ class Standing:
         """Which rows are to be sent: of those that share a request the first."""
         return wish.to_do() & self._first()
 
+    def left_alone(self, wish: Wish) -> Ranged:
+        """The others, of those that share a request the first."""
+        return self.table.filter(~wish.to_do() & self._first())
+
     def expired(self, wish: Wish) -> int:
         return self.table.filter(wish.expired()).height
 

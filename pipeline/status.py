@@ -11,19 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import orjson
-
 from pipeline.ledger import Prices, totals_members
 from pipeline.progress import money, plain, short_number, short_time
 from pipeline.stand import count_ended
 from pipeline.storage import job_file
 from pipeline.storage.files import Files
 from pipeline.storage.holder import noted
-from pipeline.storage.layout import CHECKPOINT, Layout
-from pipeline.storage.lock import held
+from pipeline.storage.layout import Layout
+from pipeline.storage.lock import Holder, held
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.standing import by_kind, standings
-from pipeline.summary import NAME
+from pipeline.summary import NAME, read_json
 
 WATCH_EVERY_S = 2.0
 WAIT_EVERY_S = 0.5
@@ -38,7 +36,7 @@ class Reader:
 
     def __init__(self, folder: str, prices: Prices) -> None:
         self._files = Files()
-        self._layout = Layout(os.path.join(folder, CHECKPOINT))
+        self._layout = Layout.of_output(folder)
         self._summary = os.path.join(folder, NAME)
         self._prices = prices
         self._seen: _Print | None = None
@@ -50,11 +48,11 @@ class Reader:
         if job is None:
             return None
         running = held(self._layout.lock)
-        heartbeat = self._heartbeat(running=running)
+        holder = noted(self._layout.lock) if running else None
+        heartbeat = self._heartbeat(holder, running=running)
         running = running and (heartbeat is not None or held(self._layout.lock))
         members = {"job": job.name, "running": running, "simulated": job.simulated}
         if running:
-            holder = noted(self._layout.lock)
             members["phase"] = heartbeat["phase"] if heartbeat else "starting"
             members["process"] = {"pid": holder.pid, "host": holder.host, "since": holder.started} if holder else None
         members |= heartbeat.pop("recorded") if running and heartbeat else self._read_recorded(job.job)
@@ -63,12 +61,11 @@ class Reader:
         cut_off = None if heartbeat is None else {"last_heard_of": heartbeat["at"], "done": heartbeat["done"]}
         return {**members, "last_run": read_json(self._summary), "cut_off": cut_off}
 
-    def _heartbeat(self, *, running: bool) -> dict[str, Any] | None:
+    def _heartbeat(self, holder: Holder | None, *, running: bool) -> dict[str, Any] | None:
         """Of the run that holds the lock, if one does; else the one that a killed run has left."""
         found: dict[str, Any] | None = read_json(self._layout.heartbeat)
         if not running or found is None:
             return found
-        holder = noted(self._layout.lock)
         return found if holder is not None and holder.pid == found["pid"] else None
 
     def _read_recorded(self, job: str) -> dict[str, Any]:
@@ -114,15 +111,6 @@ def _recorded(snapshot: Snapshot, prices: Prices) -> dict[str, Any]:
         "failures": dict(by_kind(standing).select("kind", "rows").iter_rows()),
         **totals_members(snapshot.totals(), prices),
     }
-
-
-def read_json(path: str) -> Any:
-    """None for a file that is not there, or holds none."""
-    try:
-        with open(path, "rb") as file:
-            return orjson.loads(file.read())
-    except (OSError, ValueError):
-        return None
 
 
 def follow(reader: Reader, show: Callable[[dict[str, Any] | None], None], sleep: Callable[[float], None]) -> None:

@@ -114,21 +114,18 @@ class Summary:
     @staticmethod
     def to_carry(folder: str) -> dict[str, Any]:
         """What a run with nothing to do cannot know of itself, out of the summary of the run that did it."""
-        try:
-            with open(os.path.join(folder, NAME), "rb") as file:
-                members = orjson.loads(file.read())
-            return {name: members[name] for name in ("evaluation", "limits_found") if name in members}
-        except (OSError, ValueError, TypeError):
+        members = read_json(os.path.join(folder, NAME))
+        if not isinstance(members, dict):
             return {}
+        return {name: members[name] for name in ("evaluation", "limits_found") if name in members}
 
     @staticmethod
     def last_failures(folder: str) -> dict[str, int] | None:
         """Failed rows of the last run's input by kind; None when no summary tells."""
         try:
-            with open(os.path.join(folder, NAME), "rb") as file:
-                found = orjson.loads(file.read())["failures"]
+            found = read_json(os.path.join(folder, NAME))["failures"]
             return {str(kind): int(rows) for kind, rows in found.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def lines(self) -> list[str]:
@@ -164,3 +161,12 @@ class Summary:
         if self.message:
             lines.append(f"  {self.message}")
         return lines
+
+
+def read_json(path: str) -> Any:
+    """None for a file that is not there, or holds none."""
+    try:
+        with open(path, "rb") as file:
+            return orjson.loads(file.read())
+    except (OSError, ValueError):
+        return None

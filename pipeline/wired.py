@@ -45,7 +45,7 @@ def limits_of(job: Job) -> Limits:
 def fetcher_of(job: Job) -> Fetcher | None:
     """For jobs whose links are to be fetched. A loopback endpoint may be fetched from, no other address of its kind."""
     media, endpoint = job.spec.media, job.spec.endpoint
-    if media is None or not media.download:
+    if media is None or not job.downloads:
         return None
     return Fetcher(
         connect_s=endpoint.timeout_s.connect,
@@ -59,8 +59,7 @@ def fetcher_of(job: Job) -> Fetcher | None:
 
 def connections_each(job: Job, *, served_here: bool) -> int:
     """How many connections a row in flight may hold at most. ``served_here``: the endpoint is part of this process."""
-    fetches = job.spec.media is not None and job.spec.media.download
-    return (1 + fetches) * (1 + served_here)
+    return (1 + job.downloads) * (1 + served_here)
 
 
 def purses_of(job: Job, before: Totals) -> list[Purse]:

@@ -42,10 +42,10 @@ class Counts:
 class Work:
     """What is to be sent. ``wanted`` is None when every row is (a fresh job); ``again``: it had failed before."""
 
-    rows: int | None
+    rows: int
     done_before: int
     failed_before: int
-    to_send: int | None
+    to_send: int
     start: int  # the first ordinal that may be wanted
     wanted: Callable[[int], bool] | None
     again: Callable[[int], bool] = lambda ordinal: False

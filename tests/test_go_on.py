@@ -174,20 +174,6 @@ def test_without_room_there_is_no_list_and_nothing_else_is_lost(fault: Fault) ->
     assert found is None or plans(job, found, snapshot)[0] == plans(job, found, snapshot)[1]
 
 
-def test_keys_that_were_made_elsewhere_are_written_down_as_well() -> None:
-    job = job_of(list("abcdefghijkl"))
-    every = list_keys(job, None)
-    whole = bytes.fromhex("".join(every.hex(at) for at in range(12)))
-    cut_off(job, 0, [])
-    keys = no_keys(job)
-    keys.begin(FILES, LAYOUT.begun, keys_name(job, job.fingerprint()), 12)
-    for begin, end in ((0, 5), (5, 7), (7, 11)):
-        keys.extend(whole[begin * 16 : end * 16])
-    again = no_keys(job)
-    assert again.go_on(FILES, LAYOUT.begun, keys_name(job, job.fingerprint())) == 12
-    assert [again.hex(at) for at in range(9)] == [every.hex(at) for at in range(9)]
-
-
 def test_once_the_whole_list_is_kept_the_beginning_is_forgotten() -> None:
     job = job_of(list("abcdefghijkl"))
     keys = no_keys(job)

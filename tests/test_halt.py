@@ -8,7 +8,7 @@ import pytest
 from pipeline import halt as halting
 from pipeline.errors import RunPaused
 from pipeline.halt import WAIT_S, halt
-from pipeline.storage.holder import Holder
+from pipeline.storage.lock import Holder
 from tests.storage.test_lock import Process
 
 

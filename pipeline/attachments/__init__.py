@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from pipeline.attachments.attach import Attach, Wanted, is_address
+from pipeline.attachments.attach import Attach, Wanted
 
-__all__ = ["Attach", "Wanted", "is_address"]
+__all__ = ["Attach", "Wanted"]

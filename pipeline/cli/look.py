@@ -120,13 +120,13 @@ def stop(spec: JobSpec, no_wait: bool) -> int:
 def failures(spec: JobSpec, as_json: bool) -> int:
     """Failed rows by kind, with an example each."""
     from pipeline.look import failures as look_at_failures
-    from pipeline.storage.layout import CHECKPOINT, Layout
+    from pipeline.storage.layout import Layout
     from pipeline.storage.lock import held
     from pipeline.summary import Summary
     from pipeline.tell import failure_lines
 
     told = look_at_failures(spec.output.path)
-    goes_on = held(Layout(os.path.join(spec.output.path, CHECKPOINT)).lock)
+    goes_on = held(Layout.of_output(spec.output.path).lock)
     last = None if goes_on else Summary.last_failures(spec.output.path)
     show(told, failure_lines(told, last), as_json=as_json)
     return 0

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
     """Plan, then send what is not done yet. The same command resumes."""
     from pipeline.inform import informing
+    from pipeline.storage.layout import Layout
     from pipeline.storage.lock import claimed
 
     with _telling(flags):
@@ -36,7 +37,7 @@ def run(job_file: Path, env_file: str | None, **flags: Any) -> int:
         read_env_file(env_file)
         spec = load(job_file, flags["overrides"], flags["limit"])
         with informing(spec, _saying(flags)) as ended:
-            with claimed(os.path.join(spec.output.path, "checkpoint")) as lock:
+            with claimed(Layout.of_output(spec.output.path).folder) as lock:
                 summary = _go(spec, flags, simulated=may_be_simulated(spec), key=lambda: api_key(spec), lock=lock)
             ended(summary)
         return summary.exit_code
@@ -109,8 +110,9 @@ def _go(
 
 def _display() -> Display:
     from pipeline.progress import Bar, Lines
+    from pipeline.screen import obeys
 
-    if sys.stderr.isatty() and not os.environ.get("TQDM_DISABLE") and os.environ.get("TERM") != "dumb":
+    if obeys(sys.stderr, os.environ) and not os.environ.get("TQDM_DISABLE"):
         return Bar(sys.stderr)
     return Lines(say)
 

@@ -26,11 +26,11 @@ from pipeline.provider.till import Till, new_page
 from pipeline.runlog import RunLog
 from pipeline.share import Share
 from pipeline.sharing import start_sharing
-from pipeline.stop import DRAIN_S, Stop, signals_to
+from pipeline.stop import Stop, signals_to
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.keys import Keys
 from pipeline.wired import purses_of
-from pipeline.work import Work, words
+from pipeline.work import Work
 
 GRACE_S = 30.0
 """So much longer than the drain a hand may take to end by itself."""
@@ -56,7 +56,7 @@ class Crew(Told):
         log: RunLog,
         display: Display | None,
         stop: Stop,
-        drain_s: float = DRAIN_S,
+        drain_s: float,
     ) -> None:
         """``makes_keys``: nobody has listed them; the hands make them, one block after the other."""
         super().__init__(job, checkpoint, work, before, log, stop, display)
@@ -79,11 +79,7 @@ class Crew(Told):
 
     async def go(self, max_s: float | None = None) -> None:
         """Until all hands have ended. The reason, if any, is in ``stop.reason``."""
-        loop = asyncio.get_running_loop()
-        self.stop.on_stop = self._drain
-        self.stop.on_hurry = self._hurry
-        if max_s is not None:
-            loop.call_later(max_s, self.stop.because, RunPaused(f"stopped after --max-minutes {max_s / 60:g}"))
+        self._heed(max_s)
         first_segment = self.checkpoint.lend()
         with signals_to(self.stop), self._clockwork():
             try:
@@ -251,11 +247,7 @@ class Crew(Told):
     def _drain(self) -> None:
         if self.sharing is not None:
             self.sharing.stop()
-        in_flight = self._in_flight()
-        self.log.info("stopping", in_flight=in_flight, **words(self.stop.reason))
-        self.checkpoint.heartbeat(self.heartbeat())  # at once: `pipeline stop` sends no second signal after this
-        if self.display is not None and in_flight:
-            self.display.say(f"stopping: waiting for {in_flight} answers that are paid for")
+        self._tell_stopping()
         self._tell_all(hurry=False)
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_later(self.drain_s + GRACE_S, self._drained_too_long)

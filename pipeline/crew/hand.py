@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.crew.line import Line
@@ -24,7 +23,6 @@ from pipeline.errors import PipelineError, RunPaused, StorageError
 from pipeline.job import Job, Ready
 from pipeline.ledger import Ledger
 from pipeline.loop import run_loop
-from pipeline.noticed import Gap
 from pipeline.provider.till import Till
 from pipeline.records import Row
 from pipeline.runlog import LOG, RunLog, as_json
@@ -35,9 +33,6 @@ from pipeline.storage.layout import CHECKPOINT
 from pipeline.work import Work
 
 PULSE_S = 0.5
-BEATS = 2
-"""So many pulses to one look at the clock and the log."""
-
 LEADER_GONE = "the process that led this run is gone; the same command goes on where it stopped"
 
 
@@ -76,10 +71,10 @@ class Hand(Sending):
         self._going = not begin.alone
         self.over = False  # nothing is asked any more
         work = Work(
-            None,
             0,
             0,
-            None,
+            0,
+            0,
             0,
             None,
             again=self.portion.again,
@@ -151,9 +146,6 @@ class Hand(Sending):
             self.portion.key_of(row, b"")
             raise
 
-    async def _read(self, readers: ThreadPoolExecutor, row: Row) -> Ready:
-        raise AssertionError("a job with attached files is asked by one process")
-
     def _key_of(self, row: Row, ready: Ready) -> str:
         return self.portion.key_of(row, ready.question)
 
@@ -171,16 +163,14 @@ class Hand(Sending):
         )
 
     async def _beat(self) -> None:
-        gap = Gap()
-        beat = 0
+        pulse = asyncio.ensure_future(self._pulse())
+        try:
+            await super()._beat()
+        finally:
+            pulse.cancel()
+
+    async def _pulse(self) -> None:
         while True:
-            if not beat % BEATS:
-                gap_s = gap.look()
-                if gap_s is not None:
-                    self.log.warning("suspended", for_s=round(gap_s, 1))
-                    self.wire.renew()
-                self.log.tick()
-            beat += 1
             self.line.send(self.pulse())
             await asyncio.sleep(PULSE_S)
 
@@ -197,18 +187,15 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGTERM})
     end, lock, page = map(int, arguments)
-    codes: list[int] = []
-    run_loop(_serve(socket.socket(fileno=end), lock, page, codes))
-    return codes[0]
+    return run_loop(_serve(socket.socket(fileno=end), lock, page))
 
 
-async def _serve(end: socket.socket, lock: int, page: int, codes: list[int]) -> None:
+async def _serve(end: socket.socket, lock: int, page: int) -> int:
     line = await Line.over(end)
-    codes.append(0)
     begin = await line.receive()
-    if isinstance(begin, Begin):
-        codes[0] = await _work(line, begin, lock, page)
+    code = await _work(line, begin, lock, page) if isinstance(begin, Begin) else 0
     line.close()
+    return code
 
 
 async def _work(line: Line, begin: Begin, lock: int, page: int) -> int:

@@ -99,7 +99,7 @@ class Handout:
                     if key == NO_KEY:
                         key = lone_key(row.id, self._job.asked(row))
                     self._keys.extend(key)
-            if not batch or batch[-1].ordinal >= last:
+            if len(self._keys) >= last:
                 break
         self._making.clear()
 

@@ -20,7 +20,6 @@ def lanes_for(processes: int, job: Job, work: Work) -> int:
     """How many hands there is something to do for: each has a row at least, a place for it in flight, and a request a
     second of a limit that the spec names."""
     limits = job.spec.limits
-    rows = processes if work.to_send is None else work.to_send
     per_minute = limits.requests_per_minute
     paced = processes if per_minute is None else int(per_minute / 60)
-    return max(1, min(processes, rows, limits.concurrency, paced))
+    return max(1, min(processes, work.to_send, limits.concurrency, paced))

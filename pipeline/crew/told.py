@@ -12,7 +12,7 @@ from pipeline.job import Job
 from pipeline.ledger import Totals
 from pipeline.progress import Display, Rate
 from pipeline.runlog import RunLog
-from pipeline.share import Share
+from pipeline.share import Share, members
 from pipeline.sharing import Sharing
 from pipeline.stop import Stop
 from pipeline.storage.checkpoint import Checkpoint
@@ -87,14 +87,11 @@ class Told(Face):
         said = [mate.pulse.limits for mate in self.mates if mate.pulse.limits]
         rates = [limits["requests_per_minute"] for limits in said]
         tokens = [each for limits in said if (each := limits["tokens_per_request"]) is not None]
-        shares = {f"{name}_share": share.mine for name, share in self.run_shares.items()}
-        jobs = {"jobs_sharing": float(max(share.jobs for share in self.run_shares.values()))} if shares else {}
         return {
             **{name: sum(limits[name] or 0.0 for limits in said) for name in _ADDED},
             "requests_per_minute": None if None in rates or not rates else sum(rate or 0.0 for rate in rates),
             "tokens_per_request": sum(tokens) / len(tokens) if tokens else None,
-            **jobs,
-            **shares,
+            **members(self.run_shares),
         }
 
     # -- every few seconds ------------------------------------------------------------------------------------------

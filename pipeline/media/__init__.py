@@ -7,7 +7,7 @@ and short-lived, behind which the bytes lie for a while.
 from __future__ import annotations
 
 from pipeline.media.addresses import links
-from pipeline.media.inline import Piece, Taken, file_name, may_hold_pieces, take
+from pipeline.media.inline import file_name, may_hold_pieces, take
 from pipeline.media.kinds import HEAD_BYTES, Kind, kind_of
 
-__all__ = ["HEAD_BYTES", "Kind", "Piece", "Taken", "file_name", "kind_of", "links", "may_hold_pieces", "take"]
+__all__ = ["HEAD_BYTES", "Kind", "file_name", "kind_of", "links", "may_hold_pieces", "take"]

@@ -19,7 +19,7 @@ from pipeline.provider.allowance import Allowance
 from pipeline.provider.breaker import Breaker, Gate, TimeoutGuard
 from pipeline.provider.headroom import headroom
 from pipeline.records import ApiCall, ApiReply, Billed, Send
-from pipeline.share import Need, Share
+from pipeline.share import Need, Share, members
 
 FIRST_WINDOW = 8
 """Calls in flight to begin with when no limit is known."""
@@ -141,15 +141,8 @@ class Limiter:
             "pauses": float(self._breaker.pauses),
             "outages": float(self._breaker.outages),
             "refused": float(self._refusals),
-            **self._found_shares(),
+            **members(self._allowance.shares()),
         }
-
-    def _found_shares(self) -> dict[str, float]:
-        shares = self._allowance.shares()
-        if not shares:
-            return {}
-        told = {f"{name}_share": share.mine for name, share in shares.items()}
-        return {"jobs_sharing": float(max(share.jobs for share in shares.values())), **told}
 
     def needs(self) -> dict[str, Need]:
         """What this job could use of each configured limit. To be asked every second or so."""

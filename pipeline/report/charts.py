@@ -61,7 +61,7 @@ class Chart:
 
 
 def charts(pace: Pace, latency: Latency | None) -> list[Chart]:
-    """None where nothing has ended yet."""
+    """empty where nothing has ended yet."""
     made = []
     if pace.ended:
         made += [_progress(pace), _throughput(pace)]

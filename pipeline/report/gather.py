@@ -37,7 +37,7 @@ def gather(job: Job) -> Figures:
     """The job as it stands, while it runs or after. Raises CheckpointError for one that never ran."""
     found = must_know(job.folder)
     join = joined(job, found)
-    standing = join.standing if isinstance(join.standing, pl.DataFrame) else join.standing.whole()
+    standing = join.standing.whole()
     times = _times(found.snapshot, standing)
     totals = found.snapshot.totals()
     finished = Finished.of(found.job.finished)

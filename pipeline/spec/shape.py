@@ -81,7 +81,6 @@ def _move(document: Document, old: KeyPath, new: KeyPath) -> None:
 
 def drop_empty_blocks(document: Document) -> None:
     tree: dict[str, Any] = document.tree
-    _switch(tree)  # once more: --set may have said true
     for block in MAY_BE_EMPTY:
         if block in tree and tree[block] is None:
             del tree[block]

@@ -136,10 +136,6 @@ class Checkpoint:
         self._in_flight.pop(key, None)
         self.writer.append(attempt_body(key, error))
 
-    def not_sent(self, key: str) -> None:
-        """The attempt that was marked did not go out after all."""
-        self._in_flight.pop(key, None)
-
     def keep(self, key: str, reply: ApiReply) -> None:
         """A paid reply that the row's exchange goes on from; a later run gives it again instead of buying it again."""
         self._in_flight.pop(key, None)

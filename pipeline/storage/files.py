@@ -148,6 +148,16 @@ def write_whole(files: Files, path: str, data: bytes) -> None:
     publish(files, aside, path)
 
 
+def is_named(fd: int, path: str) -> bool:
+    """Whether the open file is the one of that name now."""
+    ours = os.fstat(fd)
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
+
+
 def write_stream(files: Files, path: str, pieces: Iterable[tuple[bytes, int]]) -> int:
     """Like :func:`write_whole`, piece by piece. Each piece comes with its number of rows; gives their sum."""
     aside = path + ASIDE

@@ -13,31 +13,15 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-import orjson
 
 from pipeline.errors import RunPaused
 from pipeline.storage.files import Files, content
-from pipeline.storage.lock import held
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """As the note has it, which may be an earlier holder's until the lock is known to be held."""
-
-    pid: int
-    host: str
-    started: str
+from pipeline.storage.lock import Holder, held, holder_in
 
 
 def noted(path: str) -> Holder | None:
     """None without a whole note: there is no lock file, or its holder is just about to write."""
-    try:
-        note = orjson.loads(content(Files(), path) or b"")
-        return Holder(int(note["pid"]), str(note["host"]), str(note["started"]))
-    except (ValueError, KeyError, TypeError):
-        return None
+    return holder_in(content(Files(), path) or b"")
 
 
 def terminate(path: str, holder: Holder) -> bool:

@@ -19,7 +19,7 @@ import polars as pl
 
 from pipeline.storage import begun
 from pipeline.storage.begun import BLOCK_ROWS, Begun
-from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all
+from pipeline.storage.files import Files, write_stream
 from pipeline.storage.key_list import HELD_ROWS, KeyList
 from pipeline.storage.key_list import KEY_BYTES as KEY_BYTES
 from pipeline.storage.scratch import Scratch
@@ -86,8 +86,6 @@ class Keys:
         """The keys of the next rows, which were made elsewhere: their ids make them independent of others. Raises
         StorageError."""
         self._all.append(keys)
-        if self._begun is not None:
-            self._begun.follow()
 
     def _occurrence(self, seen: Seen, row_id: str | None, digest: bytes) -> int:
         """The first number that no equal row before has: they have all numbers below."""
@@ -167,17 +165,8 @@ class Keys:
 
     def save(self, files: Files, path: str, name: str) -> None:
         """Keep the complete list, under the name of the input and question it belongs to."""
-        aside = path + ASIDE
-        discard(files, aside)
-        fd = create(files, aside)
-        try:
-            write_all(files, fd, hashlib.sha256(name.encode()).digest() + self._sha256())
-            for block in self._all.blocks():
-                write_all(files, fd, block)
-            files.fsync(fd)
-        finally:
-            files.close(fd)
-        publish(files, aside, path)
+        head = hashlib.sha256(name.encode()).digest() + self._sha256()
+        write_stream(files, path, ((data, 0) for data in chain([head], self._all.blocks())))
         if self._begun is not None:
             self._begun.end()
             self._begun = None

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from pipeline.drift import MOST_CHARACTERS, MOST_LABELS, Flips, Labels
-from pipeline.errors import StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.records import Status
 from pipeline.storage.files import Files
 from pipeline.storage.output import folded
+from pipeline.storage.parquet_reader import ParquetTable
 from pipeline.storage.ranged import RANGE_ROWS, gathered
 from pipeline.storage.scratch import Scratch, Shelves
 
-_SLICE = 20_000
 _LABELLED = ("string", "integer", "boolean")
 _OTHER = "\0other"
 """Stands for a value that is no label."""
@@ -64,13 +64,8 @@ def tally(frames: Iterable[pl.DataFrame], columns: Mapping[str, str], status: st
 
 
 def slices(path: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Named columns of a table that a run has published."""
-    table = _scan(path)
-    wanted = list(dict.fromkeys(columns))
-    begin = 0
-    while (frame := table.slice(begin, _SLICE).select(wanted).collect()).height:
-        yield frame
-        begin += frame.height
+    """Named columns of a table that a run has published. Raises InputError when it cannot be read."""
+    return ParquetTable(path).frames(list(dict.fromkeys(columns)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +87,13 @@ def flips(
     known = {name: sorted({_OTHER, *before.labels[name].counts, *now.labels[name].counts}) for name in names}
     sums = [(0, 0)] * len(names)
     try:
-        rows = max(int(_scan(table.path).select(pl.len()).collect().item()) for table in (before, now))
+        rows = max(ParquetTable(table.path).count() for table in (before, now))
         shelves = -(-rows // range_rows) or 1
         old, new = (_Keyed(gathered(_keys(table, known, key), range_rows), known, shelves) for table in (before, now))
         for shelf in old:
             both = old.join(shelf, new, unique=unique)
             sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, _compared(both, known), strict=True)]
-    except (pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
+    except (InputError, pl.exceptions.PolarsError, OSError, pl.exceptions.PanicException) as exc:
         why = (str(exc) or "unreadable").splitlines()[0][:200]
         raise StorageError(f"{before.path} and {now.path} cannot be compared: {why}") from exc
     return tuple(Flips(name, flipped, compared) for name, (compared, flipped) in zip(names, sums, strict=True))
@@ -158,7 +153,3 @@ def _text(name: str, column: str) -> pl.Expr:
     """The value as a label is written: a response in lower case and without blanks around, as gold labels see it."""
     text = pl.col(column).cast(pl.String)
     return (folded(text) if name == "response" else text).alias("label")
-
-
-def _scan(path: str) -> pl.LazyFrame:
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)

@@ -24,6 +24,11 @@ class Layout:
         self.keys = os.path.join(folder, "keys.bin")
         self.begun = os.path.join(folder, "keys.begun")
 
+    @classmethod
+    def of_output(cls, folder: str) -> Layout:
+        """Of a job whose tables go to ``folder``."""
+        return cls(os.path.join(folder, CHECKPOINT))
+
     def segment(self, number: int) -> str:
         return os.path.join(self.journal, segment_name(number))
 

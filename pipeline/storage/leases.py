@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
-from pipeline.storage.files import ASIDE, Files, content, create, discard, write_all
+from pipeline.storage.files import ASIDE, Files, content, create, discard, is_named, write_all
 
 STALE_S = 5.0
 """A lease that says the same for so long belongs to a job that is stopped, and counts for nothing."""
@@ -169,12 +169,7 @@ class Leases:
         self._path, self._fd = path, fd
 
     def _named_still(self) -> bool:
-        ours = os.fstat(self._fd)
-        try:
-            named = os.stat(self._path, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
+        return is_named(self._fd, self._path)
 
     def _say(self, words: bytes) -> None:
         # In place: nobody reads without the lock, and whoever dies here leaves a lease that nobody believes.

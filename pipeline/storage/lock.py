@@ -14,13 +14,23 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Self
 
 import orjson
 
 from pipeline.errors import CheckpointError, InUse
-from pipeline.storage.files import FILE_MODE, Files, discard, make_folder
+from pipeline.storage.files import FILE_MODE, Files, discard, is_named, make_folder
 from pipeline.storage.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """As the note has it, which may be an earlier holder's until the lock is known to be held."""
+
+    pid: int
+    host: str
+    started: str
 
 
 class Lock:
@@ -58,14 +68,7 @@ class Lock:
 
     def _named(self) -> bool:
         """Whether the file that we hold is the one of that name."""
-        if self.fd < 0:
-            return False
-        ours = os.fstat(self.fd)
-        try:
-            named = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
+        return self.fd >= 0 and is_named(self.fd, self.path)
 
     def release(self) -> None:
         if self.fd >= 0:
@@ -160,8 +163,14 @@ def held(path: str) -> bool:
 
 
 def _holder(fd: int) -> str:
+    found = holder_in(os.pread(fd, 4096, 0))
+    return "" if found is None else f" (process {found.pid} on {found.host}, since {found.started})"
+
+
+def holder_in(note: bytes) -> Holder | None:
+    """None without a whole note: its holder is just about to write it."""
     try:
-        note = orjson.loads(os.pread(fd, 4096, 0))
-        return f" (process {note['pid']} on {note['host']}, since {note['started']})"
+        told = orjson.loads(note)
+        return Holder(int(told["pid"]), str(told["host"]), str(told["started"]))
     except (ValueError, KeyError, TypeError):
-        return ""  # the holder is just about to write it
+        return None

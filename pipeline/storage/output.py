@@ -72,6 +72,12 @@ _OF_ATTEMPTS = ["billed", *_VOLATILE]
 """Columns of a record that each table is made of."""
 
 
+Fields = Mapping[str, str | tuple[str, str]]
+"""Typed columns of the answer, and their kinds."""
+
+_NO_FIELDS: Fields = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Media:
     """How the tables show what answers hold beside words."""
@@ -86,27 +92,19 @@ class Join:
     ``copy`` beside them where equal rows share an answer."""
 
     source: Source
-    standing: pl.DataFrame | Ranged
+    standing: Ranged
     snapshot: Snapshot
     prices: Prices
     prefix: str = ""
     changed: Callable[[], object] = lambda: False  # the input is no longer what ``standing`` was made from
-    fields: Mapping[str, str | tuple[str, str]] = field(default_factory=dict)  # typed columns of the answer
+    fields: Fields = field(default_factory=dict)
     samples: int = 1  # answers a row
     media: Media | None = None
 
     @property
     def answer_schema(self) -> dict[str, pl.DataType]:
         """The columns that results add, in order; the typed ones stand behind the response."""
-        typed = {name: column_type(kind) for name, kind in self.fields.items()}
-        step = {STEP: pl.String()} if typed else {}
-        votes = {SAMPLES: pl.List(pl.String()), **self._agreements()} if self.samples > 1 else {}
-        media = {} if self.media is None else media_schema(download=self.media.download)
-        copy = {COPY: pl.Boolean()} if COPY in self.standing.columns else {}
-        return {"response": _ANSWER["response"], **typed, **step, **votes, **media, **_ANSWER, **copy}
-
-    def _agreements(self) -> dict[str, pl.DataType]:
-        return {name: pl.Float64() for name in agreement_names(self.fields)}
+        return _answer_columns(self.fields, self.samples, self.media, copies=COPY in self.standing.columns)
 
     def results(self) -> Iterator[pl.DataFrame]:
         schema = self.answer_schema
@@ -145,10 +143,12 @@ class Join:
         shares = pl.Struct({name: pl.Float64() for name in names})
         votes = pl.col("votes").str.json_decode(pl.Struct({SAMPLES: pl.List(pl.String()), "agreement": shares}))
         yield votes.struct.field(SAMPLES).alias(SAMPLES)
-        for name, column in zip(names, self._agreements(), strict=True):
+        for name, column in zip(names, agreement_names(self.fields), strict=True):
             yield votes.struct.field("agreement").struct.field(name).alias(column)
 
     def failed(self) -> Iterator[pl.DataFrame]:
+        if not self.standing.any(_is_lost()):
+            return  # as a rule: then the input need not be read for it
         for frame, rows in self._slices(only_failed=True):
             lost = _lost(rows)
             records = self._records(rows.filter(lost), _OF_FAILURES).rename({"raw": "reply_excerpt"})
@@ -157,14 +157,20 @@ class Join:
             failures = self._named(records.select(list(_FAILURE)), _FAILURE)
             yield frame.filter(lost).hstack(failures.get_columns())
 
-    def pairs(self, gold: str, field: str | None) -> Counter[tuple[str | None, str | None]]:
+    def judged(self, gold: str, field: str | None) -> list[str]:
+        """The columns that ``pairs`` looks at."""
+        return [gold, self.prefix + "status", self.prefix + (field or "response")]
+
+    def pairs(
+        self, gold: str, field: str | None, results: Iterable[pl.DataFrame] | None = None
+    ) -> Counter[tuple[str | None, str | None]]:
         """How often each gold label met each label: of ``field``, or the response in lower case without blanks around.
 
-        None: the row has no gold label, or no answer.
+        None: the row has no gold label, or no answer. ``results``: of a table that has been written already.
         """
         kind = pl.String() if field is None else column_type(self.fields[field])
         found: Counter[tuple[str | None, str | None]] = Counter()
-        for frame in self.results():
+        for frame in self.results() if results is None else results:
             status = frame[self.prefix + "status"]
             labels = pl.col(self.prefix + (field or "response")).cast(pl.String)
             both = frame.select(
@@ -195,9 +201,10 @@ class Join:
     def _slices(
         self, columns: list[str] | None = None, *, only_failed: bool = False
     ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        table = Ranged.of(self.standing) if isinstance(self.standing, pl.DataFrame) else self.standing
-        standing, begin = Cursor(table), 0
-        for frame in self.source.frames(columns or None):
+        standing, begin = Cursor(self.standing), 0
+        # To count rows one column will do.
+        read = columns if columns is None or columns else list(self.source.schema)[:1]
+        for frame in self.source.frames(read):
             rows = standing.take(frame.height)
             begin += frame.height
             if rows.height != frame.height:
@@ -215,9 +222,23 @@ class Join:
         return rows.select("ordinal").join(records, on="ordinal", how="left", maintain_order="left")
 
 
+def _answer_columns(fields: Fields, samples: int, media: Media | None, *, copies: bool) -> dict[str, pl.DataType]:
+    typed = {name: column_type(kind) for name, kind in fields.items()}
+    step = {STEP: pl.String()} if typed else {}
+    agreements = {name: pl.Float64() for name in agreement_names(fields)}
+    votes = {SAMPLES: pl.List(pl.String()), **agreements} if samples > 1 else {}
+    shown = {} if media is None else media_schema(download=media.download)
+    copy = {COPY: pl.Boolean()} if copies else {}
+    return {"response": _ANSWER["response"], **typed, **step, **votes, **shown, **_ANSWER, **copy}
+
+
 def _lost(rows: pl.DataFrame) -> pl.Series:
     """Rows that have ended without an answer."""
-    return rows["answered"].eq(False).fill_null(False)
+    return rows.select(_is_lost()).to_series()
+
+
+def _is_lost() -> pl.Expr:
+    return pl.col("answered").eq(False).fill_null(False)
 
 
 def agreement_names(fields: Iterable[str]) -> list[str]:
@@ -294,14 +315,10 @@ def refuse_own_tables(paths: Sequence[str], folder: str) -> None:
 
 
 def added_names(
-    prefix: str, fields: Sequence[str] = (), samples: int = 1, media: Media | None = None, *, dedupe: bool = False
+    prefix: str, fields: Fields = _NO_FIELDS, samples: int = 1, media: Media | None = None, *, dedupe: bool = False
 ) -> list[str]:
     """Every column name that an output table adds to the input's."""
-    typed = [*fields, STEP] if fields else []
-    votes = [SAMPLES, *agreement_names(fields)] if samples > 1 else []
-    shown = media_schema(download=media.download) if media else ()
-    copy = [COPY] if dedupe else []
-    every = [*_ANSWER, *_FAILURE, *_VOLATILE, *typed, *votes, *shown, *copy]
+    every = [*_answer_columns(fields, samples, media, copies=dedupe), *_FAILURE, *_VOLATILE]
     return [prefix + name for name in dict.fromkeys(every)]
 
 
@@ -326,10 +343,6 @@ def publish(files: Files, folder: str, join: Join, id_column: str | None, time_n
             rows=join.standing.height,
         ),
     }
-
-
-def results_schema(join: Join) -> dict[str, pl.DataType]:
-    return join.schema(join.answer_schema)
 
 
 def cost_of(prices: Prices, replies: pl.Expr | None = None) -> pl.Expr:

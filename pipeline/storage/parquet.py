@@ -237,7 +237,3 @@ def _first_line(exc: BaseException) -> str:
 
 def part_name(number: int) -> str:
     return f"part-{number:04d}.parquet"
-
-
-def folder_of(path: str) -> str:
-    return os.path.dirname(path) or "."

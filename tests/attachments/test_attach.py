@@ -7,7 +7,8 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from pipeline.attachments import Attach, Wanted, is_address
+from pipeline.attachments import Attach, Wanted
+from pipeline.attachments.attach import is_address
 from pipeline.errors import SpecError, Unattachable
 from pipeline.records import Attachment
 from tests.attachments.made import MP3, pdf, png, wav

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SpecError
-from pipeline.spec import JobSpec, MessageSpec, load, starter
+from pipeline.spec import JobSpec, load, starter
+from pipeline.spec.model import MessageSpec
 
 SHORT = """\
 input: data/reviews.csv

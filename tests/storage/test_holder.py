@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunPaused
-from pipeline.storage.holder import Holder, noted, terminate
-from pipeline.storage.lock import Lock, held
+from pipeline.storage.holder import noted, terminate
+from pipeline.storage.lock import Holder, Lock, held
 from tests.storage.test_lock import Process
 
 

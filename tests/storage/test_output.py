@@ -28,6 +28,7 @@ from pipeline.storage.output import (
     refuse_clashes,
     refuse_own_tables,
 )
+from pipeline.storage.ranged import Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Selection, Source
 from tests.pictures import markdown, png
@@ -65,7 +66,7 @@ class Desk:
         checkpoint.release()
         snapshot = Snapshot("checkpoint", job, FILES)
         standing = self.keys.frame().join(snapshot.standing(), on="key", how="left", maintain_order="left")
-        return Join(self.source, standing, snapshot, prices, prefix, **more)
+        return Join(self.source, Ranged.of(standing), snapshot, prices, prefix, **more)
 
     def publish(self, **more: Any) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         publish(FILES, ".", self.join(**more), "id")
@@ -104,7 +105,7 @@ def test_the_bytes_depend_on_rows_and_answers_alone(batch_rows: int) -> None:
             checkpoint.release()
         snapshot = Snapshot(f"checkpoint{seed}", checkpoint.job.job, FILES)
         standing = desk.keys.frame().join(snapshot.standing(), on="key", how="left", maintain_order="left")
-        publish(FILES, ".", Join(desk.source, standing, snapshot, PRICES), "id")
+        publish(FILES, ".", Join(desk.source, Ranged.of(standing), snapshot, PRICES), "id")
         whole.append((Path(RESULTS).read_bytes(), Path(FAILED).read_bytes()))
     assert whole[0] == whole[1]
 
