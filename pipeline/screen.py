@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -51,6 +52,16 @@ class Screen:
         with contextlib.suppress(OSError):  # the terminal is gone; a signal will tell
             self._stream.write(text)
             self._stream.flush()
+
+
+def fold(line: str, columns: int) -> str:
+    """A long line in several, broken between words, the later ones further in. Nothing is left out."""
+    if len(line) < columns:
+        return line
+    further = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(
+        line, max(columns - 1, 20), subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def clip(text: str, columns: int) -> str:

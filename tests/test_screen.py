@@ -3,7 +3,10 @@ from __future__ import annotations
 import io
 import os
 
-from pipeline.screen import Screen, clip, obeys
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.screen import Screen, clip, fold, obeys
 
 
 class Terminal(io.StringIO):
@@ -51,3 +54,13 @@ def test_a_terminal_that_knows_only_how_to_print_is_not_drawn_on() -> None:
     assert not obeys(Terminal(), {"TERM": "dumb"})
     assert not obeys(Terminal(), {})
     assert not obeys(io.StringIO(), {"TERM": "xterm"})
+
+
+@given(st.text(st.characters(blacklist_categories=["C", "Z"]) | st.just(" "), max_size=300), st.integers(1, 120))
+def test_a_folded_line_loses_nothing_and_breaks_between_words(line: str, columns: int) -> None:
+    folded = fold(line, columns)
+    assert folded.split() == line.split()
+    longest = max((len(word) for word in line.split()), default=0)
+    indent = len(line) - len(line.lstrip(" ")) + 2
+    for part in folded.split("\n"):
+        assert len(part) <= max(columns, 20, longest + indent)

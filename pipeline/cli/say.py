@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+_COLUMNS = 80
+"""Of a terminal that does not say."""
+
 
 def open_streams() -> None:
     """Standard streams that cron or a script has closed: nothing that we open must come to stand in their places."""
@@ -28,10 +31,14 @@ def to_nowhere(stream: int) -> None:
 def say(text: str) -> None:
     """What is said may quote an input or a server: nothing in it can command a terminal."""
     from pipeline.progress import plain
+    from pipeline.screen import fold
 
+    lines = [plain(line) for line in text.split("\n")]
     try:
+        if sys.stderr.isatty():  # a terminal would break them in the middle of words
+            lines = [fold(line, os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS) for line in lines]
         # Not by click, which swallows whatever is raised in the middle of it: a signal of ours, for one.
-        sys.stderr.write("\n".join(plain(line) for line in text.split("\n")) + "\n")
+        sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
     except OSError:
         to_nowhere(2)  # the terminal is gone, or a pipe's reader: the run goes on, and nobody listens

@@ -76,6 +76,7 @@ def test_an_error_on_the_console_would_be_seen(browser: str, tmp_path: Path) -> 
 
 def picture_of(browser: str, page: Path, picture: Path, profile: Path, width: int, more: tuple[str, ...]) -> str:
     """Gives what the browser had to say."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [browser, *SWITCHES, *more, f"--user-data-dir={profile}", f"--window-size={width},2600",
          f"--screenshot={picture}", page.as_uri()],
