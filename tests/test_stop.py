@@ -14,10 +14,14 @@ from pipeline.stop import SIGNALS, Interrupted, Stop, signals_raise, signals_to,
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Whatever a test does, the handlers of the test run come back."""
+    """Whatever a test does, the handlers of the test run come back; under ``nohup`` the tests mean the same."""
+    hangup = signal.getsignal(signal.SIGHUP)
+    if hangup is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
+    signal.signal(signal.SIGHUP, hangup)
 
 
 def watched() -> tuple[Stop, list[str]]:

@@ -187,6 +187,11 @@ STREAM_CUTS: dict[str, tuple[Verdict, str]] = {
 """How a stream may end before its answer is whole, and what it means where no word of the answer had come."""
 
 _BAD_URL = (Verdict(RunBlocked, "bad_url", hint="check endpoint.base_url"), "{address} is no address to send to")
+# Both carry status 400, which the library made up: nothing of the kind came from the server.
+_BAD_HTTP = (
+    Verdict(TransientError, "bad_http", Billed.MAYBE),
+    "{address} answered with something that is not HTTP, or with headers beyond all bounds",
+)
 _TLS = (Verdict(TransientError, "tls"), "no TLS handshake with {address}")
 
 EXCEPTIONS: dict[str, tuple[Verdict, str]] = {
@@ -221,11 +226,8 @@ EXCEPTIONS: dict[str, tuple[Verdict, str]] = {
         Verdict(TransientError, "disconnected", Billed.MAYBE),
         "the connection to {address} broke before a reply",
     ),
-    # Carries status 400, which the library made up: nothing of the kind came from the server.
-    "ClientResponseError": (
-        Verdict(TransientError, "bad_http", Billed.MAYBE),
-        "{address} answered with something that is not HTTP, or with headers beyond all bounds",
-    ),
+    "ClientResponseError": _BAD_HTTP,
+    "HttpProcessingError": _BAD_HTTP,
     "InvalidURL": _BAD_URL,
     "NonHttpUrlClientError": _BAD_URL,
     "BaseException": (

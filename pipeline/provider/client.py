@@ -4,29 +4,30 @@ Everything a fault of the other side can do ends in :mod:`pipeline.provider.faul
 reply stays within bounds, that its usage is read before anyone judges it, and that the key leaves by one door alone:
 what aiohttp raises quotes the request, so none of it travels on, not even as ``__context__``. A reply that comes as a
 stream leaves this room as the whole it adds up to.
+
+A call takes the short way (:mod:`pipeline.provider.roundtrip`) where it can, and the session's where it must.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
-import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import aiohttp
-from yarl import URL
 
 from pipeline.errors import ProviderError
 from pipeline.provider import faults, usage
 from pipeline.provider._body import parse
-from pipeline.provider._eager import FAR_S, request_class
+from pipeline.provider._incoming import Incoming
 from pipeline.provider._outgoing import headers_of, secrets_in, split
 from pipeline.provider.deadline import Deadlines
 from pipeline.provider.dial import Dialer, Resolver
+from pipeline.provider.roundtrip import Response, Target, is_tried
 from pipeline.provider.stream import Stream, written
 from pipeline.provider.turns import Turns
 from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
@@ -36,15 +37,9 @@ from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 _IDLE_S = 1.5
 _LARGE_BODY = 1 << 19
 _DNS_TTL_S = 30
-_NO_DEADLINE = contextlib.nullcontext()
-_NOTHING_MORE: Mapping[str, Any] = {}
 # After the last event of a stream: the end of its body comes at once, or never, and a connection is not worth more.
 _TAIL_S = 0.25
-_KEPT = re.compile(
-    r"(llm_provider-)?(retry-after(-ms)?|x-should-retry|x-(oneapi-)?request-id|([\w-]+-)?ratelimit-[\w-]+)"
-    r"|rate_limit_type|x-simulator|content-type|location"
-)
-_NAMES_REMEMBERED = 256
+_PATHS_REMEMBERED = 256  # one, as a rule
 
 
 class _Got(NamedTuple):
@@ -55,6 +50,17 @@ class _Got(NamedTuple):
     body: bytes
     begun: bool = False  # words of an answer had come
     late: bool = False  # cut off by the time-out
+
+
+class _Come:
+    """What has come of a reply so far."""
+
+    __slots__ = ("chunks", "headers", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.chunks: list[bytes] = []
 
 
 class Client:
@@ -83,15 +89,13 @@ class Client:
     ) -> None:
         self._base, self._query, self._address = split(base_url)
         self._headers = headers_of(key, headers, user_agent)
-        self._secrets = secrets_in(self._headers)
+        self._incoming = Incoming(secrets_in(self._headers))
         # `connect` arms a timer for every request, pooled connection or not: 5 % of a call's CPU. It would add a
         # proxy's handshake, which nobody else bounds. The whole of a call is bounded by ``_deadlines``.
         connect = connect_s if proxy else None
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s, connect=connect)
         self._connect_s = connect_s
         self._deadlines = Deadlines(total_s)
-        self._usual_s = 0.0  # what calls take, the latest most of all
-        self._request_class = request_class(lambda: self._usual_s > FAR_S)
         self._concurrency = concurrency
         self._max_bytes = max_reply_bytes
         self._idle_s = idle_s
@@ -106,8 +110,8 @@ class Client:
         self._wall_clock = wall_clock
         # Waiting for one of the pool's connections would count into the time-out; waiting here does not.
         self._places = Turns(concurrency)
-        self._names: dict[str, str | None] = {}
-        self._urls: dict[str, URL] = {}
+        self._targets: dict[tuple[str, str], Target] = {}
+        self._has_short_way = proxy is None and is_tried()
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
 
@@ -123,7 +127,6 @@ class Client:
                 keepalive_timeout=_IDLE_S,
                 ttl_dns_cache=_DNS_TTL_S,
             ),
-            request_class=self._request_class,
             headers=self._headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -136,6 +139,7 @@ class Client:
         if self._session is not None:
             self._retired.append(self._session)
             self._session = self._open()
+            self._targets = {}
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -158,7 +162,6 @@ class Client:
         finally:
             self._places.give_back()
         latency_s = self._clock() - started
-        self._usual_s += (latency_s - self._usual_s) / 8
         if isinstance(got, ProviderError):
             error, found = got, NO_USAGE
         else:
@@ -172,41 +175,76 @@ class Client:
         error.usage, error.latency_s = found, latency_s
         if error.billed is Billed.NO and (found.prompt_tokens or found.completion_tokens or found.total_tokens):
             error.billed = Billed.YES  # whatever the status says, somebody counted tokens
-        raise self._scrubbed(error)
+        raise self._incoming.error(error)
 
     async def _exchange(self, call: ApiCall) -> _Got | ProviderError:
         session = self._session
         if session is None:
             raise RuntimeError("a Client sends only inside of its `async with`")
-        status = 0
-        headers: dict[str, str] = {}
-        chunks: list[bytes] = []
+        come = _Come()
         try:
-            with _NO_DEADLINE if call.stream else self._deadlines.one():
-                async with session.request(
-                    call.method,
-                    self._url(call.path),
-                    data=_as_data(call.body),
-                    allow_redirects=False,
-                    **(self._of_stream if call.stream else _NOTHING_MORE),
-                ) as response:
-                    status = response.status
-                    headers = self._kept(response)
-                    if call.stream and 200 <= status < 204:
-                        return await self._streamed(response, headers)
-                    size = 0
-                    while chunk := await response.content.readany():
-                        chunks.append(chunk)
-                        size += len(chunk)
-                        if size > self._max_bytes:
-                            response.close()
-                            return faults.too_big(status, headers, self._safe(b"".join(chunks)), self._max_bytes)
-            return _Got(status, headers, self._safe(chunks[0] if len(chunks) == 1 else b"".join(chunks)))
+            if call.stream:
+                async with self._by_session(session, call, **self._of_stream) as response:
+                    if 200 <= response.status < 204:
+                        return await self._streamed(response, self._incoming.headers(response.headers))
+                    fits = await self._read(response, come)
+            else:
+                with self._deadlines.one():
+                    fits = await self._whole(session, call, come)
+            body = self._incoming.body(come.chunks)
+            if fits:
+                return _Got(come.status, come.headers, body)
+            return faults.too_big(come.status, come.headers, body, self._max_bytes)
         # Hostile bytes make the library raise what it never documented (AssertionError, ValueError, zlib.error);
         # whatever it is, one row's reply must not end the run.
         except Exception as exc:  # noqa: BLE001
-            body = self._safe(b"".join(chunks))
-            return faults.from_exception(exc, address=self._address, status=status, headers=headers, body=body)
+            body = self._incoming.body(come.chunks)
+            return faults.from_exception(
+                exc, address=self._address, status=come.status, headers=come.headers, body=body
+            )
+
+    async def _whole(self, session: aiohttp.ClientSession, call: ApiCall, come: _Come) -> bool:
+        if not self._has_short_way or len(call.body) > _LARGE_BODY:
+            async with self._by_session(session, call) as response:
+                return await self._read(response, come)
+        short = await self._target(session, call).request(call.body)
+        try:
+            return await self._read(short, come)
+        finally:
+            short.release()
+
+    def _target(self, session: aiohttp.ClientSession, call: ApiCall) -> Target:
+        target = self._targets.get((call.method, call.path))
+        if target is None:
+            target = Target(session, call.method, self._address_of(call), self._headers, self._timeout)
+            if len(self._targets) < _PATHS_REMEMBERED:
+                self._targets[call.method, call.path] = target
+        return target
+
+    def _by_session(
+        self, session: aiohttp.ClientSession, call: ApiCall, **more: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return session.request(
+            call.method, self._address_of(call), data=_as_data(call.body), allow_redirects=False, **more
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse | Response, come: _Come) -> bool:
+        """Into ``come``, piece by piece, so that what had come is known whatever happens; False: it is too large."""
+        come.status = response.status
+        come.headers = self._incoming.headers(response.headers)
+        content = response.content
+        if content.is_eof():
+            come.chunks.append(content.read_nowait())
+            size = len(come.chunks[0])
+        else:
+            size = 0
+            while size <= self._max_bytes and (chunk := await content.readany()):
+                come.chunks.append(chunk)
+                size += len(chunk)
+        if size > self._max_bytes:
+            response.close()
+            return False
+        return True
 
     async def _streamed(self, response: aiohttp.ClientResponse, headers: Mapping[str, str]) -> _Got | ProviderError:
         """The whole that the stream adds up to; how it was cut, when no word of an answer had come."""
@@ -222,7 +260,7 @@ class Client:
             broken = exc
         stream.end()
         if stream.is_plain:
-            body = self._safe(stream.body)
+            body = self._incoming.body([stream.body])
             if broken is not None:
                 return faults.from_exception(broken, address=self._address, status=status, headers=headers, body=body)
             return _Got(status, headers, body)
@@ -233,7 +271,7 @@ class Client:
         if completion is None:
             return cut
         late = cut.kind == "timeout" and STREAM_CUT in completion
-        return _Got(status, headers, self._safe(written(completion)), stream.said, late)
+        return _Got(status, headers, self._incoming.body([written(completion)]), stream.said, late)
 
     async def _flow(self, response: aiohttp.ClientResponse, stream: Stream, silence: asyncio.Timeout) -> bool:
         """Feeds the stream until it is done or ends; False when it is larger than allowed."""
@@ -250,52 +288,8 @@ class Client:
             silence.reschedule(None if stream.is_plain else loop.time() + self._idle_s)
         return True
 
-    def _url(self, path: str) -> URL | str:
-        """Read once for all calls. One that is none goes on as it stands: the library says what is wrong with it."""
-        url = self._urls.get(path)
-        if url is None:
-            address = f"{self._base}{path}{self._query}"
-            try:
-                url = URL(address)
-            except ValueError:
-                return address
-            if len(self._urls) < _NAMES_REMEMBERED:
-                self._urls[path] = url
-        return url
-
-    def _kept(self, response: aiohttp.ClientResponse) -> dict[str, str]:
-        """The few headers that matter, with names in lower case. The first of two alike counts."""
-        kept: dict[str, str] = {}
-        names = self._names
-        for name, value in response.headers.items():
-            try:
-                lower = names[name]
-            except KeyError:
-                lower = name.lower() if _KEPT.fullmatch(name.lower()) else None
-                if len(names) < _NAMES_REMEMBERED:
-                    names[name] = lower
-            if lower is not None and lower not in kept:
-                kept[lower] = self._without_secrets(value)
-        return kept
-
-    def _safe(self, body: bytes) -> bytes:
-        """The body without our own key, should the server have echoed it."""
-        for _, secret in self._secrets:
-            if secret in body:
-                body = body.replace(secret, b"[key]")
-        return body
-
-    def _without_secrets(self, text: str) -> str:
-        for secret, _ in self._secrets:
-            if secret in text:
-                text = text.replace(secret, "[key]")
-        return text
-
-    def _scrubbed(self, error: ProviderError) -> ProviderError:
-        # Once more after parsing: an escape like \\u0073k- hides a key from _safe.
-        error.args = tuple(self._without_secrets(arg) if isinstance(arg, str) else arg for arg in error.args)
-        error.raw = error.raw and self._without_secrets(error.raw)
-        return error
+    def _address_of(self, call: ApiCall) -> str:
+        return f"{self._base}{call.path}{self._query}"
 
 
 def _as_data(body: bytes) -> bytes | io.BytesIO | None:

@@ -8,6 +8,9 @@ time-out for connecting.
 
 The turn is for a connection that is there already, too: or whoever comes last would take those that become free, while
 the first still wait to open theirs.
+
+And no connection is given on which something came while nobody had asked: the library would take it for the reply to
+the next request, and all that follow would get the one before.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ class Dialer(aiohttp.TCPConnector):
         if not self._turns.take():
             await self._turns.wait()
         try:
-            return await super().connect(req, traces, timeout)
+            while True:
+                connection = await super().connect(req, traces, timeout)
+                if connection.protocol is None or not connection.protocol.should_close:
+                    return connection
+                connection.close()
         finally:
             self._turns.give_back()
 

@@ -18,6 +18,8 @@ from tests.provider.senders import KEY, client
 
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 async def test_a_good_reply_brings_json_usage_latency_and_the_headers_that_matter() -> None:
     headers = {
@@ -168,7 +170,7 @@ async def test_more_header_names_than_are_remembered_change_nothing() -> None:
     async with serving(*scripts) as server, client(server.base_url) as sender:
         seen = [(await sender.send(CALL)).headers["x-request-id"] for _ in odd]
     assert seen == [str(turn) for turn in range(8)]
-    assert len(sender._names) <= 256
+    assert len(sender._incoming._names) <= 256
 
 
 @pytest.mark.parametrize("key", [f" {KEY}\n", f"\t{KEY}"])

@@ -53,6 +53,8 @@ from tests.provider.fault_server import (
 from tests.provider.senders import CAP, KEY, client
 
 CALL = ApiCall("POST", "/chat/completions", b'{"model":"m"}', b"")
+
+pytestmark = pytest.mark.usefixtures("way")
 STREAM_CALL = ApiCall("POST", "/chat/completions", b'{"model":"m","stream":true}', b"", stream=True)
 NO, MAYBE, YES = Billed.NO, Billed.MAYBE, Billed.YES
 

@@ -17,6 +17,12 @@ from tests.provider.senders import client
 URL = "https://example.test/v1/chat/completions"
 
 
+@pytest.fixture(autouse=True)
+def by_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aioresponses stands in for a session; what a reply means is the same whichever way it came."""
+    monkeypatch.setattr("pipeline.provider.client.is_tried", lambda: False)
+
+
 class Reply(aiohttp.ClientResponse):
     """aioresponses makes replies without the ``stream_writer`` that aiohttp has asked for since 3.14."""
 

@@ -1,0 +1,109 @@
+"""One request and its reply over a connection of the pool, without what a session does for every call.
+
+Of a call to an endpoint only the body is new, but ``ClientSession.request`` builds a table of headers, a request, a
+writer with a task of its own and a response each time: more than half of what a call cost us. Here the head is written
+once for each path, and the reply is taken from where the library's parser puts it. Pool, names, TLS and parser are the
+library's as before.
+
+What the library alone knows how to send stays with the session: anything through a proxy, a stream, and a body that is
+too large for one piece. So does everything under a release of the library whose protocol nobody has tried this with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from yarl import URL
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+TRIED: Final = ("3.13.", "3.14.")
+"""Releases of the library that this was tried with; its tests run under the installed one."""
+
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OURS: Final = frozenset({"content-length", "transfer-encoding"})
+
+
+def is_tried() -> bool:
+    return aiohttp.__version__.startswith(TRIED)
+
+
+class Response:
+    """A reply whose head is there. ``release`` it when its body was read, or will not be."""
+
+    __slots__ = ("_connection", "content", "headers", "status")
+
+    def __init__(
+        self, connection: Connection, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader
+    ) -> None:
+        self._connection = connection
+        self.status = status
+        self.headers = headers
+        self.content = content
+
+    def release(self) -> None:
+        """Back into the pool, if both sides have said all of this and nothing else."""
+        transport = self._connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            self.close()  # answered before it had read the request, whose rest nobody waits for
+        else:
+            self._connection.release()  # the pool closes what is not at the end of a reply
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Target:
+    """Where all calls of one method and path go. To be made and used inside of one event loop."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> None:
+        """Raises what a session raises for an address that is none."""
+        try:
+            url = URL(address)
+        except ValueError:
+            raise aiohttp.InvalidURL(address) from None
+        assert session.connector is not None
+        self._connector = session.connector
+        self._timeout = timeout
+        self._request = aiohttp.ClientRequest(method, url, headers=headers, session=session)  # for the connector alone
+        lines = [f"{method} {url.raw_path_qs} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in self._request.headers.items() if name.lower() not in _OURS]
+        self._head = "\r\n".join(lines).encode("latin-1")
+        self._bodiless = method in _BODILESS
+
+    async def request(self, body: bytes) -> Response:
+        """Send it and wait for the head of its reply. Raises what a session raises, and the parser's complaints."""
+        try:
+            connection = await self._connector.connect(self._request, [], self._timeout)
+        except TimeoutError:
+            raise aiohttp.ConnectionTimeoutError from None
+        try:
+            return await self._over(connection, body)
+        except BaseException:
+            connection.close()
+            raise
+
+    async def _over(self, connection: Connection, body: bytes) -> Response:
+        protocol = connection.protocol
+        transport = connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ClientConnectionResetError
+        protocol.set_response_params(read_until_eof=True)
+        if body or not self._bodiless:
+            transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
+        else:
+            transport.write(self._head + b"\r\n\r\n")
+        message, content = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:  # "go on", "early hints": the reply is still to come
+            message, content = await protocol.read()
+        return Response(connection, message.code, message.headers, content)
