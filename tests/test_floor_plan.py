@@ -56,7 +56,7 @@ DOORS = {
 PACKAGES = {
     "aiohttp": {
         "provider.client",
-        "provider._eager",
+        "provider.roundtrip",
         "provider.dial",
         "provider.fetch",
         "provider.faults",

@@ -190,7 +190,15 @@ class Client:
                     fits = await self._read(response, come)
             else:
                 with self._deadlines.one():
-                    fits = await self._whole(session, call, come)
+                    if not self._has_short_way or len(call.body) > _LARGE_BODY:
+                        async with self._by_session(session, call) as response:
+                            fits = await self._read(response, come)
+                    else:
+                        short = await self._target(session, call).request(call.body)
+                        try:
+                            fits = await self._read(short, come)
+                        finally:
+                            short.release()
             body = self._incoming.body(come.chunks)
             if fits:
                 return _Got(come.status, come.headers, body)
@@ -202,16 +210,6 @@ class Client:
             return faults.from_exception(
                 exc, address=self._address, status=come.status, headers=come.headers, body=body
             )
-
-    async def _whole(self, session: aiohttp.ClientSession, call: ApiCall, come: _Come) -> bool:
-        if not self._has_short_way or len(call.body) > _LARGE_BODY:
-            async with self._by_session(session, call) as response:
-                return await self._read(response, come)
-        short = await self._target(session, call).request(call.body)
-        try:
-            return await self._read(short, come)
-        finally:
-            short.release()
 
     def _target(self, session: aiohttp.ClientSession, call: ApiCall) -> Target:
         target = self._targets.get((call.method, call.path))

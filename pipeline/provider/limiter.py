@@ -105,9 +105,10 @@ class Limiter:
 
         async def limited(call: ApiCall) -> ApiReply:
             # No lock: nothing is awaited between finding room and taking it.
-            place = self._enter(call.weight)
+            weight = call.weight
+            place = self._enter(weight)
             if place is None:
-                place = await self._queue_up(call.weight)
+                place = await self._queue_up(weight)
             try:
                 reply = await send(call)
             except ProviderError as exc:
@@ -212,6 +213,8 @@ class Limiter:
             if queue[0].future.done():
                 queue.popleft()  # cancelled
                 continue
+            if self._in_flight >= int(self._window.size) and self._breaker.gate is Gate.OPEN:
+                return  # whoever ends a call comes here again
             now = self._clock()
             wait_s = self._wait_s(now)
             if wait_s > 0.0:

@@ -11,6 +11,7 @@ too large for one piece. So does everything under a release of the library whose
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
 TRIED: Final = ("3.13.", "3.14.")
@@ -56,6 +58,14 @@ class Response:
         self._connection.close()
 
 
+class _Addressed(aiohttp.ClientRequest):
+    """Its place in the pool is looked up for every call, and never another one."""
+
+    @functools.cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
+
+
 class Target:
     """Where all calls of one method and path go. To be made and used inside of one event loop."""
 
@@ -75,7 +85,7 @@ class Target:
         assert session.connector is not None
         self._connector = session.connector
         self._timeout = timeout
-        self._request = aiohttp.ClientRequest(method, url, headers=headers, session=session)  # for the connector alone
+        self._request = _Addressed(method, url, headers=headers, session=session)  # for the connector alone
         lines = [f"{method} {url.raw_path_qs} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in self._request.headers.items() if name.lower() not in _OURS]
         self._head = "\r\n".join(lines).encode("latin-1")
@@ -88,22 +98,18 @@ class Target:
         except TimeoutError:
             raise aiohttp.ConnectionTimeoutError from None
         try:
-            return await self._over(connection, body)
+            protocol = connection.protocol
+            if protocol is None or protocol.transport is None:
+                raise aiohttp.ClientConnectionResetError
+            protocol.set_response_params(read_until_eof=True)
+            if body or not self._bodiless:
+                protocol.transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
+            else:
+                protocol.transport.write(self._head + b"\r\n\r\n")
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:  # "go on", "hints": the reply is still to come
+                message, content = await protocol.read()
+            return Response(connection, message.code, message.headers, content)
         except BaseException:
             connection.close()
             raise
-
-    async def _over(self, connection: Connection, body: bytes) -> Response:
-        protocol = connection.protocol
-        transport = connection.transport
-        if protocol is None or transport is None:
-            raise aiohttp.ClientConnectionResetError
-        protocol.set_response_params(read_until_eof=True)
-        if body or not self._bodiless:
-            transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
-        else:
-            transport.write(self._head + b"\r\n\r\n")
-        message, content = await protocol.read()
-        while 100 <= message.code < 200 and message.code != 101:  # "go on", "early hints": the reply is still to come
-            message, content = await protocol.read()
-        return Response(connection, message.code, message.headers, content)

@@ -13,14 +13,17 @@ from pipeline.storage.journal import body_of
 
 
 def _usage_members(usage: Usage) -> list[int | None] | None:
-    counts = [
+    return None if usage == NO_USAGE else _counts(usage)
+
+
+def _counts(usage: Usage) -> list[int | None]:
+    return [
         usage.prompt_tokens,
         usage.completion_tokens,
         usage.total_tokens,
         usage.cached_tokens,
         usage.reasoning_tokens,
     ]
-    return None if counts == [None] * 5 else counts
 
 
 def attempt_body(key: str, error: ProviderError) -> bytes:
@@ -54,78 +57,58 @@ def reply_body(key: str, reply: ApiReply) -> bytes:
     return body_of(_without_nulls(members))
 
 
-_OUTCOME = (
-    "e",
-    "k",
-    "n",
-    "s",
-    "b",
-    "a",
-    "w",
-    "i",
-    "t",
-    "x",
-    "d",
-    "f",
-    "m",
-    "r",
-    "h",
-    "u",
-    "l",
-    "g",
-    "z",
-    "p",
-    "j",
-    "v",
-)
-_OUTCOME_TOO = ("q", "vt", "y", "o")
-
-
 def outcome_body(outcome: Outcome, media: str | None) -> bytes:
     """Written for speed: a paid answer is in no file until this is done."""
-    values = (
-        "o",
-        outcome.key,
-        outcome.row.ordinal,
-        outcome.status,
-        outcome.billed,
-        outcome.attempts,
-        round(time.time(), 3),
-        outcome.row.id,
-        outcome.text,
-        outcome.kind,
-        outcome.error,
-        outcome.finish_reason,
-        outcome.model,
-        outcome.request_id,
-        outcome.http_status,
-        _usage_members(outcome.usage),
-        None if outcome.latency_s is None else round(outcome.latency_s, 4),
-        outcome.reasoning,
-        outcome.raw,
-        outcome.permanent or None,
-        None if outcome.fields is None else orjson.dumps(outcome.fields).decode(),
-        outcome.step,
-    )
-    members = {name: value for name, value in zip(_OUTCOME, values, strict=True) if value is not None}
-    if (
-        outcome.earlier is not NO_USAGE
-        or outcome.earlier_replies
-        or outcome.votes is not None
-        or outcome.renewed
-        or media is not None
-    ):
-        votes = None if outcome.votes is None else orjson.dumps(outcome.votes._asdict()).decode()
-        rare = (_earlier_members(outcome), votes, outcome.renewed or None, media)
-        members |= {name: value for name, value in zip(_OUTCOME_TOO, rare, strict=True) if value is not None}
+    row, usage = outcome.row, outcome.usage
+    members: dict[str, Any] = {
+        "e": "o",
+        "k": outcome.key,
+        "n": row.ordinal,
+        "s": outcome.status,
+        "b": outcome.billed,
+        "a": outcome.attempts,
+        "w": int(time.time() * 1_000) / 1_000,
+    }
+    # One by one: a table of all members, sifted afterwards, took twice as long.
+    if row.id is not None:
+        members["i"] = row.id
+    if outcome.text is not None:
+        members["t"] = outcome.text
+    if outcome.kind is not None:
+        members["x"] = outcome.kind
+    if outcome.error is not None:
+        members["d"] = outcome.error
+    if outcome.finish_reason is not None:
+        members["f"] = outcome.finish_reason
+    if outcome.model is not None:
+        members["m"] = outcome.model
+    if outcome.request_id is not None:
+        members["r"] = outcome.request_id
+    if outcome.http_status is not None:
+        members["h"] = outcome.http_status
+    if usage is not NO_USAGE:
+        members["u"] = _counts(usage)
+    if outcome.latency_s is not None:
+        members["l"] = int(outcome.latency_s * 10_000 + 0.5) / 10_000
+    if outcome.reasoning is not None:
+        members["g"] = outcome.reasoning
+    if outcome.raw is not None:
+        members["z"] = outcome.raw
+    if outcome.permanent:
+        members["p"] = True
+    if outcome.fields is not None:
+        members["j"] = orjson.dumps(outcome.fields).decode()
+    if outcome.step is not None:
+        members["v"] = outcome.step
+    if outcome.earlier_replies or outcome.earlier is not NO_USAGE:
+        members["q"] = [*_counts(outcome.earlier), outcome.earlier_replies]
+    if outcome.votes is not None:
+        members["vt"] = orjson.dumps(outcome.votes._asdict()).decode()
+    if outcome.renewed:
+        members["y"] = True
+    if media is not None:
+        members["o"] = media
     return body_of(members)
-
-
-def _earlier_members(outcome: Outcome) -> list[int | None] | None:
-    """Token counts of the replies before the last, and their number behind them."""
-    if not outcome.earlier_replies and outcome.earlier is NO_USAGE:
-        return None
-    return [*(_usage_members(outcome.earlier) or [None] * 5), outcome.earlier_replies]
 
 
 def _without_nulls(members: dict[str, Any]) -> dict[str, Any]:

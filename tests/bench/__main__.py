@@ -36,6 +36,7 @@ QUICK = Sizes(
 
 MEASURES: Mapping[str, Measure] = {
     "cpu": measures.marginal_cpu,
+    "real-job": measures.real_job,
     "answers": measures.answers,
     "latency": waiting.latency,
     "many": waiting.many,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.load import WORKERS, write_table
+from tests.bench.load import TEMPLATE, WORKERS, write_table
 from tests.bench.process import CannedServer, NotMeasured, Spent, spend, well
 
 _JOB = """\
 name: bench
 input: {{path: {table}, id: id}}
-prompt: "{{{{ text }}}}"
+prompt: {prompt}
 model: canned
 endpoint: {{base_url: {base_url}, api_key_env: BENCH_KEY}}
 limits: {{concurrency: {concurrency}{limits}}}
@@ -48,10 +48,10 @@ class Workplace:
         self._jobs = 0
         self._finished: dict[int, tuple[BenchJob, Spent]] = {}
 
-    def table(self, rows: int, *, numbered: bool = False) -> Path:
-        path = self.folder / f"{'numbered' if numbered else 'rows'}-{rows}.csv"
+    def table(self, rows: int, *, numbered: bool = False, wide: bool = False) -> Path:
+        path = self.folder / f"{'numbered' if numbered else 'wide' if wide else 'rows'}-{rows}.csv"
         if not path.exists():
-            write_table(path, rows, numbered=numbered)
+            write_table(path, rows, numbered=numbered, wide=wide)
         return path
 
     def job(
@@ -63,13 +63,16 @@ class Workplace:
         limits: str = "",
         more: str = "",
         numbered: bool = False,
+        wide: bool = False,
     ) -> BenchJob:
-        """``limits``: further members of that block, each after a comma; ``more``: further lines of the job spec."""
+        """``limits``: further members of that block, each after a comma; ``more``: further lines of the job spec;
+        ``wide``: the prompt is a template of three columns."""
         self._jobs += 1
         folder = self.folder / f"job-{self._jobs}"
         file = self.folder / f"job-{self._jobs}.yaml"
         text = _JOB.format(
-            table=json.dumps(str(self.table(rows, numbered=numbered))),
+            table=json.dumps(str(self.table(rows, numbered=numbered, wide=wide))),
+            prompt=json.dumps(TEMPLATE if wide else "{{ text }}"),
             base_url=server.base_url,
             concurrency=concurrency,
             limits=limits,
@@ -93,8 +96,10 @@ class Workplace:
         target.unlink()
         return spent, size
 
-    def pipeline(self, rows: int, server: CannedServer, *flags: str, limits: str = "", more: str = "") -> Spent:
-        job = self.job(rows, server, limits=limits, more=more)
+    def pipeline(
+        self, rows: int, server: CannedServer, *flags: str, limits: str = "", more: str = "", wide: bool = False
+    ) -> Spent:
+        job = self.job(rows, server, limits=limits, more=more, wide=wide)
         spent = self.run(job, server, *flags)
         shutil.rmtree(job.folder)
         return spent
