@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import SpecError, StorageError, Unattachable
 from pipeline.storage.attachments import Shelf
+from tests.descriptors import open_under
 
 CAP = 1_000
 LONG_AGO_NS = 1_000_000_000_000
@@ -209,13 +210,13 @@ def test_a_disk_that_fails_is_not_the_rows_fault(root: Path, monkeypatch: pytest
 
 def test_no_descriptor_is_left_open(shelf: Shelf, root: Path) -> None:
     os.mkfifo(root / "pipe")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_under(root)
     for path in ("a.png", "sub/b.png", "pipe", "gone/x", "sub/gone", "../secret") * 5:
         try:
             shelf.read(path)
         except Unattachable:
             continue
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_under(root) == before
 
 
 @pytest.mark.parametrize("name", ["gone", "a.png"])

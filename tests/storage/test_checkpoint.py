@@ -19,6 +19,7 @@ from pipeline.storage.files import Files
 from pipeline.storage.parquet import PART_SCHEMA
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.verify import verify
+from tests.descriptors import open_under
 from tests.rigs.disk import Disk, Fault, tree_of
 
 PATIENCE_S = 20.0
@@ -377,13 +378,13 @@ def test_a_heartbeat_is_never_worth_an_error(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_stays_open_behind_a_run(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         checkpoint = opened(tmp_path, files=Files(), seal_rows=2)
         for row in range(5):
             checkpoint.record(answer(row))
+        assert open_under(tmp_path)
         close(checkpoint)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_under(tmp_path) == []
 
 
 def test_the_ballast_is_real_while_a_run_goes_on_and_gone_behind_it(tmp_path: Path) -> None:

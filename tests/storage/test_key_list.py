@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pipeline.storage.key_list import KEY_BYTES, KeyList
 from pipeline.storage.keys import Keys, make_key
 from pipeline.storage.scratch import Scratch
 from pipeline.storage.seen import Seen
+from tests.descriptors import open_under
 from tests.rigs.disk import Disk, Fault
 
 
@@ -82,13 +82,12 @@ def test_a_list_that_is_replaced_while_it_is_read_stays_what_it_was(tmp_path: Pa
 
 
 def test_a_list_of_keys_holds_no_descriptor_longer_than_it_lives(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
     keys = KeyList(str(tmp_path), held_rows=2)
     for number in range(9):
         keys.append(key(number))
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(open_under(tmp_path)) == 1
     del keys
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_under(tmp_path) == []
 
 
 # -- equal rows without ids
