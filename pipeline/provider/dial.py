@@ -9,13 +9,15 @@ time-out for connecting.
 The turn is for a connection that is there already, too: or whoever comes last would take those that become free, while
 the first still wait to open theirs.
 
-And no connection is given on which something came while nobody had asked: the library would take it for the reply to
-the next request, and all that follow would get the one before.
+And no connection comes out of the pool on which something was said while nobody had asked, be it only in the system's
+buffers. A farewell would cost a request that is perhaps billed; a reply too many would be taken for that to the next
+request, and all that follow would get the one before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from pipeline.provider.turns import Turns
 
 if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -44,13 +46,24 @@ class Dialer(aiohttp.TCPConnector):
         if not self._turns.take():
             await self._turns.wait()
         try:
-            while True:
-                connection = await super().connect(req, traces, timeout)
-                if connection.protocol is None or not connection.protocol.should_close:
-                    return connection
-                connection.close()
+            return await super().connect(req, traces, timeout)
         finally:
             self._turns.give_back()
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol, transport = connection.protocol, connection.transport
+            if protocol is not None and transport is not None and not (protocol.should_close or _heard(transport)):
+                return connection
+            connection.close()
+        return None
+
+
+def _heard(transport: asyncio.Transport) -> bool:
+    """Whether something has come that the event loop has not seen yet. It costs a microsecond."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Resolver(AbstractResolver):

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 TRIED: Final = ("3.14.",)
 """Releases of the library that this was tried with. Where another one is installed the session sends everything."""
 
+_SURELY_READ: Final = 1 << 16
+"""Bytes that the system's buffers take, so that they are out whoever reads them."""
+
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_OURS: Final = frozenset({"content-length", "transfer-encoding"})
+_LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 def is_tried() -> bool:
@@ -36,12 +39,19 @@ def is_tried() -> bool:
 class Response:
     """A reply whose head is there. ``release`` it when its body was read, or will not be."""
 
-    __slots__ = ("_connection", "content", "headers", "status")
+    __slots__ = ("_connection", "_large", "content", "headers", "status")
 
     def __init__(
-        self, connection: Connection, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader
+        self,
+        connection: Connection,
+        status: int,
+        headers: Mapping[str, str],
+        content: aiohttp.StreamReader,
+        large: bool = False,
     ) -> None:
+        """``large``: what it answers may not have been read to its end."""
         self._connection = connection
+        self._large = large
         self.status = status
         self.headers = headers
         self.content = content
@@ -49,7 +59,9 @@ class Response:
     def release(self) -> None:
         """Back into the pool, if both sides have said all of this and nothing else."""
         transport = self._connection.transport
-        if transport is not None and transport.get_write_buffer_size():
+        unsent = transport is not None and transport.get_write_buffer_size() > 0
+        # Under TLS that number does not tell what the layer below still holds.
+        if unsent or (self._large and self.status >= 400):
             self.close()  # answered before it had read the request, whose rest nobody waits for
         else:
             self._connection.release()  # the pool closes what is not at the end of a reply
@@ -87,29 +99,37 @@ class Target:
         self._timeout = timeout
         self._request = _Addressed(method, url, headers=headers, session=session)  # for the connector alone
         lines = [f"{method} {url.raw_path_qs} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in self._request.headers.items() if name.lower() not in _OURS]
-        self._head = "\r\n".join(lines).encode("latin-1")
+        lines += [f"{name}: {value}" for name, value in self._request.headers.items() if name.lower() not in _LENGTHS]
+        self._head = "\r\n".join(lines).encode()
         self._bodiless = method in _BODILESS
 
     async def request(self, body: bytes) -> Response:
-        """Send it and wait for the head of its reply. Raises what a session raises, and the parser's complaints."""
+        """Send it and wait for the head of its reply. Raises what a session raises, and the parser's complaints.
+
+        An endpoint may say at once that it is overloaded; then nothing is sent."""
         try:
             connection = await self._connector.connect(self._request, [], self._timeout)
         except TimeoutError:
             raise aiohttp.ConnectionTimeoutError from None
         try:
             protocol = connection.protocol
-            if protocol is None or protocol.transport is None:
+            if protocol is None:
                 raise aiohttp.ClientConnectionResetError
             protocol.set_response_params(read_until_eof=True)
-            if body or not self._bodiless:
-                protocol.transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
-            else:
-                protocol.transport.write(self._head + b"\r\n\r\n")
+            greeted, transport = len(protocol) > 0, protocol.transport
+            if not greeted:
+                if transport is None or transport.is_closing():
+                    raise aiohttp.ClientConnectionResetError
+                if body or not self._bodiless:
+                    transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
+                else:
+                    transport.write(self._head + b"\r\n\r\n")
             message, content = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:  # "go on", "hints": the reply is still to come
                 message, content = await protocol.read()
-            return Response(connection, message.code, message.headers, content)
+            if greeted and message.code < 400:
+                raise aiohttp.ClientConnectionResetError  # whatever it answers, it is not this call
+            return Response(connection, message.code, message.headers, content, len(body) > _SURELY_READ)
         except BaseException:
             connection.close()
             raise
