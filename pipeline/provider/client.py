@@ -11,6 +11,7 @@ A call takes the short way (:mod:`pipeline.provider.roundtrip`) where it can, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -37,9 +38,14 @@ from pipeline.records import NO_USAGE, STREAM_CUT, ApiCall, ApiReply, Billed
 _IDLE_S = 1.5
 _LARGE_BODY = 1 << 19
 _DNS_TTL_S = 30
+_NO_DEADLINE = contextlib.nullcontext()
+_NOTHING_MORE: Mapping[str, Any] = {}
 # After the last event of a stream: the end of its body comes at once, or never, and a connection is not worth more.
 _TAIL_S = 0.25
 _PATHS_REMEMBERED = 256  # one, as a rule
+
+
+_Response = aiohttp.ClientResponse | Response
 
 
 class _Got(NamedTuple):
@@ -50,17 +56,6 @@ class _Got(NamedTuple):
     body: bytes
     begun: bool = False  # words of an answer had come
     late: bool = False  # cut off by the time-out
-
-
-class _Come:
-    """What has come of a reply so far."""
-
-    __slots__ = ("chunks", "headers", "status")
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.headers: Mapping[str, str] = {}
-        self.chunks: list[bytes] = []
 
 
 class Client:
@@ -181,35 +176,38 @@ class Client:
         session = self._session
         if session is None:
             raise RuntimeError("a Client sends only inside of its `async with`")
-        come = _Come()
+        status = 0
+        headers: dict[str, str] = {}
+        chunks: list[bytes] = []
         try:
-            if call.stream:
-                async with self._by_session(session, call, **self._of_stream) as response:
-                    if 200 <= response.status < 204:
-                        return await self._streamed(response, self._incoming.headers(response.headers))
-                    fits = await self._read(response, come)
-            else:
-                with self._deadlines.one():
-                    if not self._has_short_way or len(call.body) > _LARGE_BODY:
-                        async with self._by_session(session, call) as response:
-                            fits = await self._read(response, come)
-                    else:
-                        short = await self._target(session, call).request(call.body)
-                        try:
-                            fits = await self._read(short, come)
-                        finally:
-                            short.release()
-            body = self._incoming.body(come.chunks)
-            if fits:
-                return _Got(come.status, come.headers, body)
-            return faults.too_big(come.status, come.headers, body, self._max_bytes)
+            with _NO_DEADLINE if call.stream else self._deadlines.one():
+                async with self._requested(session, call) as response:
+                    status = response.status
+                    headers = self._incoming.headers(response.headers)
+                    if call.stream and 200 <= status < 204:
+                        return await self._streamed(response, headers)
+                    size = 0
+                    while chunk := await response.content.readany():
+                        chunks.append(chunk)
+                        size += len(chunk)
+                        if size > self._max_bytes:
+                            response.close()
+                            return faults.too_big(status, headers, self._incoming.body(chunks), self._max_bytes)
+            return _Got(status, headers, self._incoming.body(chunks))
         # Hostile bytes make the library raise what it never documented (AssertionError, ValueError, zlib.error);
         # whatever it is, one row's reply must not end the run.
         except Exception as exc:  # noqa: BLE001
-            body = self._incoming.body(come.chunks)
-            return faults.from_exception(
-                exc, address=self._address, status=come.status, headers=come.headers, body=body
-            )
+            body = self._incoming.body(chunks)
+            return faults.from_exception(exc, address=self._address, status=status, headers=headers, body=body)
+
+    def _requested(self, session: aiohttp.ClientSession, call: ApiCall) -> AbstractAsyncContextManager[_Response]:
+        """The short way, or the session's."""
+        if self._has_short_way and not call.stream and 0 < len(call.body) <= _LARGE_BODY:
+            return self._target(session, call).request(call.body)
+        more = self._of_stream if call.stream else _NOTHING_MORE
+        return session.request(
+            call.method, self._address_of(call), data=_as_data(call.body), allow_redirects=False, **more
+        )
 
     def _target(self, session: aiohttp.ClientSession, call: ApiCall) -> Target:
         target = self._targets.get((call.method, call.path))
@@ -219,32 +217,7 @@ class Client:
                 self._targets[call.method, call.path] = target
         return target
 
-    def _by_session(
-        self, session: aiohttp.ClientSession, call: ApiCall, **more: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return session.request(
-            call.method, self._address_of(call), data=_as_data(call.body), allow_redirects=False, **more
-        )
-
-    async def _read(self, response: aiohttp.ClientResponse | Response, come: _Come) -> bool:
-        """Into ``come``, piece by piece, so that what had come is known whatever happens; False: it is too large."""
-        come.status = response.status
-        come.headers = self._incoming.headers(response.headers)
-        content = response.content
-        if content.is_eof():
-            come.chunks.append(content.read_nowait())
-            size = len(come.chunks[0])
-        else:
-            size = 0
-            while size <= self._max_bytes and (chunk := await content.readany()):
-                come.chunks.append(chunk)
-                size += len(chunk)
-        if size > self._max_bytes:
-            response.close()
-            return False
-        return True
-
-    async def _streamed(self, response: aiohttp.ClientResponse, headers: Mapping[str, str]) -> _Got | ProviderError:
+    async def _streamed(self, response: _Response, headers: Mapping[str, str]) -> _Got | ProviderError:
         """The whole that the stream adds up to; how it was cut, when no word of an answer had come."""
         stream, silence, status = Stream(), asyncio.timeout(None), response.status
         broken: Exception | None = None
@@ -271,7 +244,7 @@ class Client:
         late = cut.kind == "timeout" and STREAM_CUT in completion
         return _Got(status, headers, self._incoming.body([written(completion)]), stream.said, late)
 
-    async def _flow(self, response: aiohttp.ClientResponse, stream: Stream, silence: asyncio.Timeout) -> bool:
+    async def _flow(self, response: _Response, stream: Stream, silence: asyncio.Timeout) -> bool:
         """Feeds the stream until it is done or ends; False when it is larger than allowed."""
         loop, size = asyncio.get_running_loop(), 0
         while chunk := await response.content.readany():
@@ -295,7 +268,7 @@ def _as_data(body: bytes) -> bytes | io.BytesIO | None:
     return io.BytesIO(body) if len(body) > _LARGE_BODY else body or None
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
+async def _drain(response: _Response) -> None:
     """Read to the end of the body, if it is near: only then the connection can be used again."""
     try:
         async with asyncio.timeout(_TAIL_S):

@@ -105,10 +105,9 @@ class Limiter:
 
         async def limited(call: ApiCall) -> ApiReply:
             # No lock: nothing is awaited between finding room and taking it.
-            weight = call.weight
-            place = self._enter(weight)
+            place = self._enter(call.weight)
             if place is None:
-                place = await self._queue_up(weight)
+                place = await self._queue_up(call.weight)
             try:
                 reply = await send(call)
             except ProviderError as exc:
@@ -213,8 +212,6 @@ class Limiter:
             if queue[0].future.done():
                 queue.popleft()  # cancelled
                 continue
-            if self._in_flight >= int(self._window.size) and self._breaker.gate is Gate.OPEN:
-                return  # whoever ends a call comes here again
             now = self._clock()
             wait_s = self._wait_s(now)
             if wait_s > 0.0:

@@ -110,23 +110,18 @@ class Writer:
         with self._guard:
             self._put(body)
 
-    def _put(self, body: bytes) -> None:
-        segment = self._current
-        try:
-            segment.append(line_of(body, segment.seed))
-        except OSError as exc:
-            self._put_again(exc, [body])
-
-    def _put_again(self, exc: OSError, bodies: Iterable[bytes]) -> None:
-        """What the disk did not take the first time."""
-        if exc.errno in _DISK_FULL:
-            self._spend_ballast()
-        else:
-            self._rescue(exc)
+    def _put(self, *bodies: bytes) -> None:
         try:
             self._write(self._current, bodies)
-        except OSError as again:
-            raise self._broken(again) from again
+        except OSError as exc:
+            if exc.errno in _DISK_FULL:
+                self._spend_ballast()
+            else:
+                self._rescue(exc)
+            try:
+                self._write(self._current, bodies)
+            except OSError as again:
+                raise self._broken(again) from again
 
     def _write(self, segment: Segment, bodies: Iterable[bytes]) -> None:
         segment.append(b"".join([line_of(body, segment.seed) for body in bodies]))
@@ -163,11 +158,7 @@ class Writer:
             self._full.append(self._current)
             self._current, self._spare = self._spare, None
             if self.in_flight:
-                marks = list(self.in_flight.values())
-                try:
-                    self._write(self._current, marks)
-                except OSError as exc:
-                    self._put_again(exc, marks)
+                self._put(*self.in_flight.values())
         self._dirty.set()
         self._work.set()
 

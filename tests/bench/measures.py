@@ -48,7 +48,7 @@ def marginal_cpu(bench: Bench) -> list[Figure]:
             seen = bench.server.stats()
             rates[side].append(seen.per_s())
             server_ms.append(seen.cpu_s / sizes.rows * 1_000)
-            cpu[side] = (many.cpu_s - few.cpu_s) / (sizes.rows - sizes.few) * 1_000
+            cpu[side] = _marginal_ms(few, many, sizes)
             cpu[f"{side} whole"] = many.cpu_s
         bare_ms.append(cpu["bare"])
         ours_ms.append(cpu["pipeline"])
@@ -64,6 +64,11 @@ def marginal_cpu(bench: Bench) -> list[Figure]:
         Figure.median("requests/s at 0 ms, pipeline", rates["pipeline"], "/s", "", "ramp and tail included"),
         Figure.median("the canned server's own CPU", server_ms, "ms/request", "<= 0.066", "so it is no bottleneck"),
     ]
+
+
+def _marginal_ms(few: Spent, many: Spent, sizes: Sizes) -> float:
+    """CPU of one request more."""
+    return (many.cpu_s - few.cpu_s) / (sizes.rows - sizes.few) * 1_000
 
 
 def _side(bench: Bench, side: str, rows: int) -> Spent:
@@ -83,13 +88,13 @@ def real_job(bench: Bench) -> list[Figure]:
         for number in range(sizes.pairs):
             cpu: dict[str, float] = {}
             for side in ("bare", "pipeline") if number % 2 == 0 else ("pipeline", "bare"):
-                spent = []
-                for rows in (sizes.few, sizes.rows):
-                    if side == "bare":
-                        spent.append(bench.place.bare(rows, server)[0].cpu_s)
-                    else:
-                        spent.append(bench.place.pipeline(rows, server, more=_TYPED, wide=True).cpu_s)
-                cpu[side] = (spent[1] - spent[0]) / (sizes.rows - sizes.few) * 1_000
+                few, many = (
+                    bench.place.bare(rows, server)[0]
+                    if side == "bare"
+                    else bench.place.pipeline(rows, server, more=_TYPED, wide=True)
+                    for rows in (sizes.few, sizes.rows)
+                )
+                cpu[side] = _marginal_ms(few, many, sizes)
             ratios.append(cpu["pipeline"] / cpu["bare"])
             ours_ms.append(cpu["pipeline"])
     return [
@@ -100,17 +105,17 @@ def real_job(bench: Bench) -> list[Figure]:
 
 def answers(bench: Bench) -> list[Figure]:
     """What five typed fields cost: asked for, read, checked and kept in columns; against the same replies as text."""
-    sizes, typed = bench.sizes, _TYPED
+    sizes = bench.sizes
     ratios, added = [], []
     with CannedServer(typed=True) as server:
         for number in range(sizes.pairs):
             cpu: dict[str, float] = {}
-            for more in ("", typed) if number % 2 == 0 else (typed, ""):
+            for more in ("", _TYPED) if number % 2 == 0 else (_TYPED, ""):
                 few = bench.place.pipeline(sizes.few, server, more=more)
                 many = bench.place.pipeline(sizes.rows, server, more=more)
-                cpu[more] = (many.cpu_s - few.cpu_s) / (sizes.rows - sizes.few) * 1_000
-            ratios.append(cpu[typed] / cpu[""])
-            added.append((cpu[typed] - cpu[""]) * 1_000)
+                cpu[more] = _marginal_ms(few, many, sizes)
+            ratios.append(cpu[_TYPED] / cpu[""])
+            added.append((cpu[_TYPED] - cpu[""]) * 1_000)
     return [
         Figure.median("marginal CPU, five typed fields / text", ratios, "x", "<= 1.15", "median of the pairs"),
         Figure.median("five typed fields", added, "us/request", "", "more than the same replies kept as text"),

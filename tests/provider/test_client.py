@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RateLimited, RunBlocked, SpecError, TransientError
+from pipeline.errors import ProviderError, RateLimited, RunBlocked, SpecError, TransientError
 from pipeline.provider._body import parse
 from pipeline.records import ApiCall, ApiReply, Billed, Usage
 from tests.provider.fault_server import OK_BODY, Wire, chunk, hang, http, reply, serving, then_hang
@@ -277,6 +277,17 @@ async def test_a_stream_becomes_the_reply_that_would_have_come_whole() -> None:
     assert (got.json, got.usage, got.status) == (orjson.loads(OK_BODY), Usage(4, 1, 5), 200)
     assert orjson.loads(got.body) == got.json
     assert b"Accept: text/event-stream, application/json\r\n" in server.heads[0]
+
+
+async def test_a_stream_that_trips_us_up_has_been_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trip(completion: object) -> bytes:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("pipeline.provider.client.written", trip)
+    async with serving(streamed(EVENTS)) as server, client(server.base_url) as sender:
+        with pytest.raises(ProviderError) as caught:
+            await sender.send(STREAM_CALL)
+    assert (caught.value.status, caught.value.billed) == (200, Billed.YES)
 
 
 async def test_the_specs_own_accept_header_goes_before_ours() -> None:

@@ -52,9 +52,9 @@ async def test_it_is_taken_and_a_proxy_a_stream_or_a_very_large_body_go_by_sessi
     short: list[int] = []
 
     class Counted(roundtrip.Target):
-        async def request(self, body: bytes) -> roundtrip.Response:
+        async def send(self, body: bytes) -> roundtrip.Response:
             short.append(len(body))
-            return await super().request(body)
+            return await super().send(body)
 
     monkeypatch.setattr("pipeline.provider.client.Target", Counted)
     async with serving(reply(keep=True)) as server, client(server.base_url) as sender:
@@ -271,8 +271,8 @@ async def test_what_a_new_connection_begins_with_may_refuse_a_call_and_never_ans
         with patch.object(session.connector, "connect", AsyncMock(return_value=connection)):
             if status is None:
                 with pytest.raises(aiohttp.ClientConnectionResetError):
-                    await target.request(CALL.body)
+                    await target.send(CALL.body)
             else:
-                assert (await target.request(CALL.body)).status == status
+                assert (await target.send(CALL.body)).status == status
     transport.write.assert_not_called()
     protocol.close()
