@@ -116,7 +116,7 @@ class After(OneRun):
             oldest=standing.oldest(),
             feet=tables.feet,
         )
-        self.checkpoint.update(finished=asdict(finished))
+        self.checkpoint.update(finished=finished.members())
         comparison.settle(self.files, self.checkpoint.layout, drift)
         return done
 

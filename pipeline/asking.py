@@ -81,6 +81,7 @@ class Asking:
         self._faults_of_ours = 0
         self._feed: Rows = rows or Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._rate = Rate()
+        self._media = spec.media
         self._noticed = Noticed(job.model.name, log.warning)
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
@@ -180,7 +181,12 @@ class Asking:
             ready = self._ready(row) if self._readers is None else await self._read(self._readers, row)
             key = self._key_of(row, ready)
             self._rows[key] = row
-            outcome = await self._ask(ready, key)
+            if ready.exchange is None or ready.call is None:
+                outcome = invalid(key, row, ready.invalid or "")
+                self.ended(outcome)
+            else:
+                kept = self.work.kept.get(key, ())
+                outcome = await ask(self.wire.send, row, key, ready.exchange, ready.call, witness=self, kept=kept)
         except PipelineError as reason:
             if isinstance(reason, ProviderError):
                 self._note(key, reason)
@@ -196,7 +202,7 @@ class Asking:
 
     def _links_of(self, outcome: Outcome) -> int | None:
         """How many links of an answer are to be fetched; None when the job does not ask for media."""
-        if self.job.spec.media is None:
+        if self._media is None:
             return None
         return len(links(outcome.text or "")) if self.job.downloads else 0
 
@@ -245,14 +251,6 @@ class Asking:
             self.log.error("fault_of_ours", again, row=key)
             self.stop.because(PipelineError("a fault of this tool: an answer could not be recorded; see run.log"))
             return None
-
-    async def _ask(self, ready: Ready, key: str) -> Outcome:
-        if ready.exchange is None or ready.call is None:
-            outcome = invalid(key, ready.row, ready.invalid or "")
-            self.ended(outcome)
-            return outcome
-        kept = self.work.kept.get(key, ())
-        return await ask(self.wire.send, ready.row, key, ready.exchange, ready.call, witness=self, kept=kept)
 
     def _key_of(self, row: Row, ready: Ready) -> str:
         known = len(self.keys)

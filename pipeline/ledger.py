@@ -58,7 +58,7 @@ class Totals:
             self.attempts + other.attempts,
             self.billed + other.billed,
             self.maybe_billed + other.maybe_billed,
-            self.usage + other.usage,
+            self.usage.plus(other.usage),
             self.unreported + other.unreported,
         )
 

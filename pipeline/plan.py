@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import polars as pl
@@ -81,6 +81,12 @@ class Finished:
         totals = members["totals"]
         spent = Totals(**{**totals, "usage": Usage(**totals["usage"])})
         return cls(**{**members, "totals": spent, "drift": Drift.of(members["drift"])})
+
+    def members(self) -> dict[str, Any]:
+        """What ``of`` reads."""
+        members = asdict(self)
+        members["totals"]["usage"] = self.totals.usage._asdict()
+        return members
 
     def of_this(self, job: Job, fingerprint: str) -> bool:
         """The same rows, and the same question about them."""

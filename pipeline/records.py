@@ -98,8 +98,7 @@ MOST_GROWTH = 4
 """So many times the job's cap on output tokens ``retry_with_more_tokens`` goes up to, by doubling."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens as the provider counted them. None means not reported, which is not 0."""
 
     prompt_tokens: int | None = None
@@ -108,14 +107,8 @@ class Usage:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            _plus(self.prompt_tokens, other.prompt_tokens),
-            _plus(self.completion_tokens, other.completion_tokens),
-            _plus(self.total_tokens, other.total_tokens),
-            _plus(self.cached_tokens, other.cached_tokens),
-            _plus(self.reasoning_tokens, other.reasoning_tokens),
-        )
+    def plus(self, other: Usage) -> Usage:
+        return Usage(*map(_plus, self, other))
 
 
 NO_USAGE = Usage()

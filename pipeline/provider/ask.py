@@ -53,21 +53,16 @@ async def ask(
             if talk.outcome is None:
                 talk.remember(reply)
         while talk.outcome is None:
-            await _turn(send, talk)
+            try:
+                talk.heard(await send(talk.open()))
+            except (RowRejected, AnswerUnusable) as error:
+                talk.refused(error)
+            except ProviderError as error:
+                talk.failed(error)
+            talk.settle()
         return talk.outcome
     finally:
         exchange.close()
-
-
-async def _turn(send: Send, talk: _Talk) -> None:
-    """One call, and what the exchange makes of its reply."""
-    try:
-        talk.heard(await send(talk.open()))
-    except (RowRejected, AnswerUnusable) as error:
-        talk.refused(error)
-    except ProviderError as error:
-        talk.failed(error)
-    talk.settle()
 
 
 class _Talk:
@@ -130,7 +125,7 @@ class _Talk:
         following = self._advance(reply)
         if isinstance(following, Outcome):
             done = following._replace(usage=NO_USAGE, billed=Billed.NO, attempts=0)
-            self._end(done._replace(earlier=self._earlier + reply.usage, earlier_replies=self._turns + 1))
+            self._end(done._replace(earlier=self._earlier.plus(reply.usage), earlier_replies=self._turns + 1))
         else:
             self._go_on(following, reply)
 
@@ -155,7 +150,7 @@ class _Talk:
             self._end(self._with_earlier(following))
 
     def _go_on(self, call: ApiCall, reply: ApiReply) -> None:
-        self._earlier += reply.usage
+        self._earlier = self._earlier.plus(reply.usage)
         self._turns += 1
         self._call = call
 

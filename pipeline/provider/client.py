@@ -186,8 +186,9 @@ class Client:
                     headers = self._incoming.headers(response.headers)
                     if call.stream and 200 <= status < 204:
                         return await self._streamed(response, headers)
-                    size = 0
-                    while chunk := await response.content.readany():
+                    content, size = response.content, 0
+                    # As a rule all of it has come with the head, and there is nothing to wait for.
+                    while chunk := content.read_nowait() if content.is_eof() else await content.readany():
                         chunks.append(chunk)
                         size += len(chunk)
                         if size > self._max_bytes:

@@ -24,7 +24,7 @@ class Deadlines:
         return _Deadline(self)
 
     def begin(self, call: _Deadline) -> None:
-        loop = asyncio.get_running_loop()
+        loop = call.task.get_loop()
         call.at_s = loop.time() + self.total_s
         self._under_way[call] = None
         if self._alarm is None:
@@ -54,20 +54,20 @@ class Deadlines:
 class _Deadline(AbstractContextManager[None]):
     """A class: the generator form costs three times as much."""
 
-    __slots__ = ("_all", "_cancelling", "_expired", "_task", "at_s")
+    __slots__ = ("_all", "_cancelling", "_expired", "at_s", "task")
 
     def __init__(self, all_: Deadlines) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._all = all_
-        self._task = task
+        self.task = task
         self._cancelling = task.cancelling()
         self._expired = False
         self.at_s = 0.0
 
     def expire(self) -> None:
         self._expired = True
-        self._task.cancel()
+        self.task.cancel()
 
     def __enter__(self) -> None:
         self._all.begin(self)
@@ -77,5 +77,5 @@ class _Deadline(AbstractContextManager[None]):
     ) -> None:
         self._all.end(self)
         # Somebody else may have cancelled the task as well, and that goes before.
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._expired and self.task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from exc

@@ -33,9 +33,10 @@ _NEVER = float("inf")
 class _Place:
     """What one call holds while it is under way."""
 
-    __slots__ = ("input_tokens", "output_tokens", "probe", "taken_s")
+    __slots__ = ("input_tokens", "output_tokens", "probe", "taken_s", "weight")
 
-    def __init__(self, taken_s: float, probe: bool, input_tokens: float, output_tokens: float) -> None:
+    def __init__(self, weight: int, taken_s: float, probe: bool, input_tokens: float, output_tokens: float) -> None:
+        self.weight = weight
         self.taken_s = taken_s
         self.probe = probe  # it goes through a shut gate, to see
         self.input_tokens = input_tokens
@@ -105,9 +106,8 @@ class Limiter:
 
         async def limited(call: ApiCall) -> ApiReply:
             # No lock: nothing is awaited between finding room and taking it.
-            place = self._enter(call.weight)
-            if place is None:
-                place = await self._queue_up(call.weight)
+            weight = call.weight
+            place = self._enter(weight) or await self._queue_up(weight)
             try:
                 reply = await send(call)
             except ProviderError as exc:
@@ -119,7 +119,7 @@ class Limiter:
                     self._breaker.lose_probe()
                 raise
             else:
-                self._succeeded(call, reply, place)
+                self._succeeded(reply, place)
                 return reply
             finally:
                 self._in_flight -= 1
@@ -196,7 +196,7 @@ class Limiter:
             self._breaker.send_probe(now)
         self._in_flight += 1
         # Reserved now and not when the call began to wait: by now more is known about how long answers are.
-        return _Place(now, probe, *self._allowance.take(now, weight))
+        return _Place(weight, now, probe, *self._allowance.take(now, weight))
 
     def _undo(self, place: _Place) -> None:
         """Cancelled between getting the place and sending."""
@@ -259,9 +259,9 @@ class Limiter:
 
     # -- what replies teach ----------------------------------------------------------------------------------------
 
-    def _succeeded(self, call: ApiCall, reply: ApiReply, place: _Place) -> None:
+    def _succeeded(self, reply: ApiReply, place: _Place) -> None:
         now = self._clock()
-        self._allowance.settle(call.weight, reply.usage, place.input_tokens, place.output_tokens)
+        self._allowance.settle(place.weight, reply.usage, place.input_tokens, place.output_tokens)
         self._window.succeeded(now, self._in_flight, now - place.taken_s)
         self._alive(now, place, late=reply.late)
         if now >= self._look_s:
@@ -275,7 +275,7 @@ class Limiter:
         if exc.billed is Billed.NO:
             self._allowance.give_back(place.input_tokens, place.output_tokens)
         elif exc.billed is Billed.YES:
-            self._allowance.settle(call.weight, exc.usage, place.input_tokens, place.output_tokens)
+            self._allowance.settle(place.weight, exc.usage, place.input_tokens, place.output_tokens)
         if isinstance(exc, RateLimited):
             self._refused(now, exc, place)
         elif isinstance(exc, TransientError):

@@ -81,8 +81,31 @@ class _Roundtrip(AbstractAsyncContextManager[Response]):
         self._body = body
 
     async def __aenter__(self) -> Response:
-        self._response = await self._target.send(self._body)
-        return self._response
+        target, body = self._target, self._body
+        try:
+            connection = await target.connector.connect(target.for_connector, [], target.timeout)
+        except TimeoutError:
+            raise aiohttp.ConnectionTimeoutError from None
+        try:
+            protocol = connection.protocol
+            if protocol is None:
+                raise aiohttp.ClientConnectionResetError
+            protocol.set_response_params(read_until_eof=True)
+            greeted, transport = len(protocol) > 0, protocol.transport
+            if not greeted:
+                if transport is None or transport.is_closing():
+                    raise aiohttp.ClientConnectionResetError
+                transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (target.head, len(body), body))
+            message, content = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:  # "go on", "hints": the reply is still to come
+                message, content = await protocol.read()
+            if greeted and message.code < 400:
+                raise aiohttp.ClientConnectionResetError  # whatever it answers, it is not this call
+            self._response = Response(connection, message.code, message.headers, content, len(body) > _SURELY_READ)
+            return self._response
+        except BaseException:
+            connection.close()
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         self._response.release()
@@ -113,40 +136,16 @@ class Target:
         except ValueError:
             raise aiohttp.InvalidURL(address) from None
         assert session.connector is not None
-        self._connector = session.connector
-        self._timeout = timeout
-        self._request = _Addressed(method, url, headers=headers, session=session)  # for the connector alone
+        self.connector = session.connector
+        self.timeout = timeout
+        self.for_connector = _Addressed(method, url, headers=headers, session=session)
+        sent = self.for_connector.headers.items()
         lines = [f"{method} {url.raw_path_qs} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in self._request.headers.items() if name.lower() not in _LENGTHS]
-        self._head = "\r\n".join(lines).encode()
+        lines += [f"{name}: {value}" for name, value in sent if name.lower() not in _LENGTHS]
+        self.head = "\r\n".join(lines).encode()
 
     def request(self, body: bytes) -> AbstractAsyncContextManager[Response]:
         """One call. Raises what a session raises, and the parser's complaints.
 
         An endpoint may say at once that it is overloaded; then nothing is sent."""
         return _Roundtrip(self, body)
-
-    async def send(self, body: bytes) -> Response:
-        try:
-            connection = await self._connector.connect(self._request, [], self._timeout)
-        except TimeoutError:
-            raise aiohttp.ConnectionTimeoutError from None
-        try:
-            protocol = connection.protocol
-            if protocol is None:
-                raise aiohttp.ClientConnectionResetError
-            protocol.set_response_params(read_until_eof=True)
-            greeted, transport = len(protocol) > 0, protocol.transport
-            if not greeted:
-                if transport is None or transport.is_closing():
-                    raise aiohttp.ClientConnectionResetError
-                transport.write(b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
-            message, content = await protocol.read()
-            while 100 <= message.code < 200 and message.code != 101:  # "go on", "hints": the reply is still to come
-                message, content = await protocol.read()
-            if greeted and message.code < 400:
-                raise aiohttp.ClientConnectionResetError  # whatever it answers, it is not this call
-            return Response(connection, message.code, message.headers, content, len(body) > _SURELY_READ)
-        except BaseException:
-            connection.close()
-            raise

@@ -14,6 +14,7 @@ _LARGEST = 2**63 - 1
 _PROMPT = ("prompt_tokens", "input_tokens", "promptTokenCount")
 _COMPLETION = ("completion_tokens", "output_tokens", "candidatesTokenCount")
 _TOTAL = ("total_tokens", "totalTokenCount")
+_PLAIN = frozenset(_PROMPT + _COMPLETION + _TOTAL)
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 _CACHED = (
@@ -34,13 +35,11 @@ def read(json: Any) -> Usage:
         counters = json.get("usageMetadata")
         if type(counters) is not dict:
             return NO_USAGE
-    return Usage(
-        _count(counters, _PROMPT),
-        _count(counters, _COMPLETION),
-        _count(counters, _TOTAL),
-        _detail(counters, _PROMPT_DETAILS, "cached_tokens", _CACHED),
-        _detail(counters, _COMPLETION_DETAILS, "reasoning_tokens", _REASONING),
-    )
+    cached = reasoning = None
+    if not _PLAIN.issuperset(counters):
+        cached = _detail(counters, _PROMPT_DETAILS, "cached_tokens", _CACHED)
+        reasoning = _detail(counters, _COMPLETION_DETAILS, "reasoning_tokens", _REASONING)
+    return Usage(_count(counters, _PROMPT), _count(counters, _COMPLETION), _count(counters, _TOTAL), cached, reasoning)
 
 
 def _count(counters: dict[str, Any], names: tuple[str, ...]) -> int | None:

@@ -12,18 +12,8 @@ from pipeline.records import NO_USAGE, ApiReply, Billed, Outcome, Usage
 from pipeline.storage.journal import body_of
 
 
-def _usage_members(usage: Usage) -> list[int | None] | None:
-    return None if usage == NO_USAGE else _counts(usage)
-
-
-def _counts(usage: Usage) -> list[int | None]:
-    return [
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.cached_tokens,
-        usage.reasoning_tokens,
-    ]
+def _counts(usage: Usage) -> list[int | None] | None:
+    return None if usage == NO_USAGE else list(usage)
 
 
 def attempt_body(key: str, error: ProviderError) -> bytes:
@@ -34,7 +24,7 @@ def attempt_body(key: str, error: ProviderError) -> bytes:
         "d": str(error),
         "h": error.status,
         "r": error.request_id,
-        "u": _usage_members(error.usage),
+        "u": _counts(error.usage),
         "b": error.billed,
         "l": error.latency_s,
         "w": round(time.time(), 3),
@@ -47,7 +37,7 @@ def reply_body(key: str, reply: ApiReply) -> bytes:
         "e": "k",
         "k": key,
         "h": reply.status,
-        "u": _usage_members(reply.usage),
+        "u": _counts(reply.usage),
         "b": Billed.YES,
         "a": reply.attempts,
         "l": round(reply.latency_s, 4),
@@ -87,7 +77,7 @@ def outcome_body(outcome: Outcome, media: str | None) -> bytes:
     if outcome.http_status is not None:
         members["h"] = outcome.http_status
     if usage is not NO_USAGE:
-        members["u"] = _counts(usage)
+        members["u"] = list(usage)
     if outcome.latency_s is not None:
         members["l"] = round(outcome.latency_s, 4)
     if outcome.reasoning is not None:
@@ -101,7 +91,7 @@ def outcome_body(outcome: Outcome, media: str | None) -> bytes:
     if outcome.step is not None:
         members["v"] = outcome.step
     if outcome.earlier_replies or outcome.earlier is not NO_USAGE:
-        members["q"] = [*_counts(outcome.earlier), outcome.earlier_replies]
+        members["q"] = [*outcome.earlier, outcome.earlier_replies]
     if outcome.votes is not None:
         members["vt"] = orjson.dumps(outcome.votes._asdict()).decode()
     if outcome.renewed:

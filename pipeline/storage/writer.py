@@ -20,11 +20,11 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import Files, discard, sync_folder, write_whole
-from pipeline.storage.journal import Segment, line_of, scan
+from pipeline.storage.journal import Segment, lines_of, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.parquet import part_bytes, part_name, table_of
@@ -123,8 +123,8 @@ class Writer:
             except OSError as again:
                 raise self._broken(again) from again
 
-    def _write(self, segment: Segment, bodies: Iterable[bytes]) -> None:
-        segment.append(b"".join([line_of(body, segment.seed) for body in bodies]))
+    def _write(self, segment: Segment, bodies: Sequence[bytes]) -> None:
+        segment.append(lines_of(bodies, segment.seed))
 
     def _spend_ballast(self) -> None:
         self.disk_full = True

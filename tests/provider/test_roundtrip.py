@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from unittest.mock import AsyncMock, Mock, patch
 
 import aiohttp
@@ -52,9 +53,9 @@ async def test_it_is_taken_and_a_proxy_a_stream_or_a_very_large_body_go_by_sessi
     short: list[int] = []
 
     class Counted(roundtrip.Target):
-        async def send(self, body: bytes) -> roundtrip.Response:
+        def request(self, body: bytes) -> AbstractAsyncContextManager[roundtrip.Response]:
             short.append(len(body))
-            return await super().send(body)
+            return super().request(body)
 
     monkeypatch.setattr("pipeline.provider.client.Target", Counted)
     async with serving(reply(keep=True)) as server, client(server.base_url) as sender:
@@ -266,13 +267,15 @@ async def test_what_a_new_connection_begins_with_may_refuse_a_call_and_never_ans
     protocol.connection_made(transport)
     protocol.data_received(greeting)
     connection.protocol = protocol
+    connection.transport.get_write_buffer_size.return_value = 0
     async with aiohttp.ClientSession() as session:
         target = roundtrip.Target(session, "POST", "http://127.0.0.1:9/x", {}, aiohttp.ClientTimeout())
         with patch.object(session.connector, "connect", AsyncMock(return_value=connection)):
             if status is None:
                 with pytest.raises(aiohttp.ClientConnectionResetError):
-                    await target.send(CALL.body)
+                    await target.request(CALL.body).__aenter__()
             else:
-                assert (await target.send(CALL.body)).status == status
+                async with target.request(CALL.body) as response:
+                    assert response.status == status
     transport.write.assert_not_called()
     protocol.close()

@@ -44,13 +44,24 @@ def written(messages: Sequence[Message]) -> bytes:
     """Raises RowRejected for text that JSON cannot carry."""
     try:
         # Plain texts are the rule, and orjson writes them canonically as they stand.
-        if all(type(message) is dict and all(type(v) is str for v in message.values()) for message in messages):
+        if _is_plain(messages):
             return orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
         return canonical(messages)
     except (ValueError, TypeError) as exc:
         raise RowRejected(
             f"the prompt cannot be written as JSON ({exc}); mend the row's text", kind="invalid_input"
         ) from None
+
+
+def _is_plain(messages: Sequence[Message]) -> bool:
+    # Loops: `all` over generators took twice as long as the writing.
+    for message in messages:
+        if type(message) is not dict:
+            return False
+        for value in message.values():
+            if type(value) is not str:
+                return False
+    return True
 
 
 def has_system(messages: Sequence[Message]) -> bool:
