@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.records import NO_USAGE, Billed, Usage
+from pipeline.records import NO_USAGE, YES, Billed, Usage
 
 PER_TOKENS = 1_000_000
 
@@ -97,12 +97,12 @@ class Ledger:
     def add(self, billed: Billed, usage: Usage) -> None:
         """One attempt that was made."""
         self.attempts += 1
-        if billed is Billed.MAYBE:
-            self.maybe_billed += 1
-        elif billed is Billed.YES:
+        if billed is YES:
             self.billed += 1
             if usage.prompt_tokens is None and usage.total_tokens is None:
                 self.unreported += 1
+        elif billed is Billed.MAYBE:
+            self.maybe_billed += 1
         self.prompt_tokens += usage.prompt_tokens or 0
         self.completion_tokens += usage.completion_tokens or 0
         self.cached_tokens += usage.cached_tokens or 0

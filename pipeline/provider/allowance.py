@@ -141,11 +141,13 @@ class Allowance:
 
     def settle(self, weight: int, usage: Usage, input_tokens: float, output_tokens: float) -> None:
         """Correct what was reserved by what was used; what is not reported stays as it was guessed."""
-        self.estimate.learn(weight, usage)
         if usage.total_tokens:
             known = self.tokens_per_call
             self.tokens_per_call = usage.total_tokens if known is None else known + (usage.total_tokens - known) * 0.05
-        if not self._tokens or not weight:
+        if not self._tokens:
+            return
+        self.estimate.learn(weight, usage)
+        if not weight:
             return
         used_in = input_tokens if usage.prompt_tokens is None else float(usage.prompt_tokens)
         used_out = output_tokens if usage.completion_tokens is None else float(usage.completion_tokens)

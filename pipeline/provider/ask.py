@@ -12,6 +12,7 @@ from pipeline.errors import AnswerUnusable, PipelineError, ProviderError, RowRej
 from pipeline.provider.wire import Witness
 from pipeline.records import (
     NO_USAGE,
+    YES,
     ApiCall,
     ApiReply,
     Billed,
@@ -201,7 +202,7 @@ def _answered(key: str, row: Row, completion: Completion, reply: ApiReply) -> Ou
         request_id=completion.request_id,
         http_status=reply.status,
         usage=reply.usage,
-        billed=Billed.YES,
+        billed=YES,
         attempts=reply.attempts,
         latency_s=reply.latency_s,
         reasoning=completion.reasoning,

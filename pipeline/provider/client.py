@@ -187,8 +187,9 @@ class Client:
                     if call.stream and 200 <= status < 204:
                         return await self._streamed(response, headers)
                     content, size = response.content, 0
-                    # As a rule all of it has come with the head, and there is nothing to wait for.
-                    while chunk := content.read_nowait() if content.is_eof() else await content.readany():
+                    while not content.at_eof():
+                        # As a rule all of it has come with the head, and there is nothing to wait for.
+                        chunk = content.read_nowait() if content.is_eof() else await content.readany()
                         chunks.append(chunk)
                         size += len(chunk)
                         if size > self._max_bytes:

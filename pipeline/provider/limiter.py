@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pipeline.errors import AnswerUnusable, EndpointDown, Overloaded, ProviderError, RateLimited, TransientError
 from pipeline.provider.adaptive import Window
 from pipeline.provider.allowance import Allowance
-from pipeline.provider.breaker import Breaker, Gate, TimeoutGuard
+from pipeline.provider.breaker import Breaker, TimeoutGuard
 from pipeline.provider.headroom import headroom
 from pipeline.records import ApiCall, ApiReply, Billed, Send
 from pipeline.share import Need, Share, members
@@ -179,7 +179,7 @@ class Limiter:
 
     def _wait_s(self, now: float) -> float:
         """Seconds until the next call may go; infinite: until something happens."""
-        if self._breaker.gate is not Gate.OPEN:
+        if self._breaker.gate != "open":
             if self._breaker.probe_passes(now):
                 self._open(now)
             else:
@@ -191,7 +191,7 @@ class Limiter:
         return self._allowance.wait_s(now)
 
     def _take(self, now: float, weight: int) -> _Place:
-        probe = self._breaker.gate is not Gate.OPEN
+        probe = self._breaker.gate != "open"
         if probe:
             self._breaker.send_probe(now)
         self._in_flight += 1
@@ -212,6 +212,8 @@ class Limiter:
             if queue[0].future.done():
                 queue.popleft()  # cancelled
                 continue
+            if self._in_flight >= int(self._window.size) and self._breaker.gate == "open":
+                return  # whoever comes back asks again
             now = self._clock()
             wait_s = self._wait_s(now)
             if wait_s > 0.0:
@@ -222,7 +224,7 @@ class Limiter:
         self._stop_alarm()
 
     def _set_alarm(self, now: float, wait_s: float) -> None:
-        if self._breaker.gate is not Gate.OPEN:
+        if self._breaker.gate != "open":
             left_s = self._breaker.left_s(now)
             if left_s <= 0.0:
                 self._end(self._breaker.complaint(self._last_error))
@@ -315,9 +317,9 @@ class Limiter:
         self._last_error = str(exc)
         if exc.kind == "timeout":
             self._guard.timed_out()
-        was_down = self._breaker.gate is Gate.DOWN
+        was_down = self._breaker.gate == "down"
         exc.counted = self._breaker.failed(now, probe=place.probe, row=call.row, billed=exc.billed)
-        if self._breaker.gate is Gate.DOWN:
+        if self._breaker.gate == "down":
             self._guard.outage()
             if not was_down:
                 self._window.restart(now)

@@ -59,9 +59,10 @@ def _detail(counters: dict[str, Any], groups: tuple[str, ...], name: str, elsewh
     for group in groups:
         details = counters.get(group)
         if type(details) is dict:
-            value = _count(details, (name,))
-            if value:
-                return value
-            found = value if found is None else found
-    value = _count(counters, elsewhere)
-    return value or (value if found is None else found)
+            value = details.get(name)
+            if type(value) is int and 0 <= value <= _LARGEST:
+                if value:
+                    return value
+                found = 0
+    value = None if counters.keys().isdisjoint(elsewhere) else _count(counters, elsewhere)
+    return found if value is None else value

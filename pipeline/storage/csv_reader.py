@@ -22,6 +22,7 @@ from pipeline.storage.blocks import BLOCK_BYTES, excerpt, first_line
 from pipeline.storage.csv_chunks import CR_ONLY, Chunk, Chunks, Grammar
 
 _BLANK = re.compile(rb"(?<![^\n])\r?\n")
+_LONE_CR = re.compile(rb"\r(?!\n)")
 
 
 class CsvTable:
@@ -126,7 +127,7 @@ class CsvTable:
     def _sound(self, chunk: Chunk) -> tuple[bytes, int, int]:
         """The chunk as polars reads it rightly, its number of rows, and of blank lines left out."""
         raw, outside, blank = chunk.raw, chunk.outside, 0
-        if b'"' in outside or (b"\r" in outside and outside.count(b"\r") != outside.count(b"\r\n")):
+        if b'"' in outside or _LONE_CR.search(outside):
             raw = self._grammar.quote_odd_cells(raw)
         rows = self._rows_of(outside)
         if rows is None or (len(self._names) == 1 and _BLANK.search(outside)):
@@ -162,17 +163,18 @@ class CsvTable:
 
     def _parsed(self, chunk: Chunk, data: bytes, rows: int, columns: Sequence[str]) -> pl.DataFrame:
         wanted = {str(self._names.index(name)): name for name in columns}
-        last = chunk.line + chunk.raw.count(b"\n") - 1
         try:
             # The line in front also keeps polars from stripping a byte order mark that is part of the first cell.
             frame = self._read_csv(self._positions + data, list(wanted))
         except pl.exceptions.PolarsError as exc:
-            raise InputError(
-                f"{self.path} lines {chunk.line} to {last}: not readable as CSV: {first_line(exc)}"
-            ) from exc
+            raise InputError(f"{self._place_of(chunk)}: not readable as CSV: {first_line(exc)}") from exc
         if frame.height != rows:
-            raise InputError(f"{self.path} lines {chunk.line} to {last}: {rows} rows expected, {frame.height} read")
+            raise InputError(f"{self._place_of(chunk)}: {rows} rows expected, {frame.height} read")
         return frame.select(list(wanted)).rename(wanted)
+
+    def _place_of(self, chunk: Chunk) -> str:
+        last = chunk.line + chunk.raw.count(b"\n") - 1
+        return f"{self.path} lines {chunk.line} to {last}"
 
     def _read_csv(self, data: bytes, columns: list[str] | None = None) -> pl.DataFrame:
         separator = self._grammar.separator.decode()

@@ -11,7 +11,7 @@ def a_breaker() -> Breaker:
 
 
 def gate_of(breaker: Breaker) -> str:
-    return breaker.gate.value
+    return breaker.gate
 
 
 def fail(breaker: Breaker, now: float, *, row: str = "", billed: Billed = Billed.NO, probe: bool = False) -> bool:

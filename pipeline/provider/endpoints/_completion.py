@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import AnswerUnusable
 from pipeline.provider.endpoints._json import excerpt
-from pipeline.records import STREAM_CUT, ApiReply, Billed, Completion, Status
+from pipeline.records import EMPTY, OK, STREAM_CUT, ApiReply, Billed, Completion, Status
 
 _THINK = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
@@ -50,9 +50,9 @@ def completion_of(reply: ApiReply) -> Completion:
     finish = finish if isinstance(finish, str) else None
     status = _status(finish, text, refusal)
     cut = _text(json.get(STREAM_CUT))
-    if cut is not None and status is Status.OK:
+    if cut is not None and status is OK:
         status = Status.TRUNCATED
-    if status is Status.EMPTY and (odd := _odd(message)):
+    if status is EMPTY and (odd := _odd(message)):
         raise unusable(reply, *odd)
     if status is None:
         raise unusable(reply, "finish_error", f"the endpoint broke the answer off (finish_reason {finish!r})")
@@ -135,7 +135,7 @@ def _status(finish: str | None, text: str | None, refusal: str | None) -> Status
         return None
     if blank and refusal:
         return Status.REFUSAL
-    return _FINISHES.get(word) or (Status.EMPTY if blank else Status.OK)
+    return _FINISHES.get(word) or (EMPTY if blank else OK)
 
 
 def _odd(message: dict[str, Any]) -> tuple[str, str] | None:

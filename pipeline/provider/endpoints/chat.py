@@ -15,7 +15,9 @@ from pipeline.provider.endpoints._json import canonical
 from pipeline.provider.endpoints._parts import Spoken, speak
 from pipeline.provider.endpoints._writing import Encoder, has_system, instructed, led, system_message, written
 from pipeline.records import (
+    EMPTY,
     MOST_GROWTH,
+    OK,
     ApiCall,
     ApiReply,
     Completion,
@@ -90,7 +92,7 @@ class _Asking:
     def ruled(self, completion: Completion, reply: ApiReply) -> Completion:
         """The answer under the job's verdicts. Raises AnswerUnusable for an empty one that fails."""
         status = completion.status
-        if status is Status.OK:
+        if status is OK:
             return completion
         if getattr(self._terms, status) not in ("fail", "retry"):
             return completion
@@ -110,7 +112,7 @@ class _Asking:
         if form is None:
             return completion, reply
         for turn in range(form.repair + 1):
-            if completion.status is not Status.OK or completion.text is None:
+            if completion.status is not OK or completion.text is None:
                 return completion, reply
             values, step, problems = form.read(completion.text)
             if values is not None:
@@ -128,7 +130,7 @@ class _Asking:
         while self._is_too_short(completion) and growth < MOST_GROWTH:
             growth *= 2
             completion, reply = yield from self._once(spoken, messages, b"", growth, sample)
-        if completion.status is Status.EMPTY and self._terms.empty == "retry":
+        if completion.status is EMPTY and self._terms.empty == "retry":
             completion, reply = yield from self._once(spoken, messages, b"", growth, sample)
         return completion, reply
 
