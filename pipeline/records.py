@@ -208,6 +208,10 @@ class Completion(NamedTuple):
     kind: str | None = None  # of the failure that the job makes of it; None: it is an answer
     votes: Votes | None = None
 
+    def typed(self, fields: Mapping[str, Any], step: str) -> Completion:
+        # By place, which costs a third of _replace.
+        return Completion(*self[:7], fields, step, *self[9:])
+
 
 class Outcome(NamedTuple):
     """How a row ended."""

@@ -116,7 +116,7 @@ class _Asking:
                 return completion, reply
             values, step, problems = form.read(completion.text)
             if values is not None:
-                return completion._replace(fields=values, step="re_asked" if turn else step), reply
+                return completion.typed(values, "re_asked" if turn else step), reply
             if turn < form.repair:
                 asked = [*spoken.messages, {"role": "user", "content": form.re_ask(completion.text, problems)}]
                 completion, reply = yield from self._enough(spoken, asked, b"", sample)
@@ -180,11 +180,12 @@ class _Asking:
         )
 
     def _encoder(self, mode: str, growth: int, sample: int) -> Encoder:
-        params = dict(self._model.params)
-        seed = params.get("seed")
+        seed = self._model.params.get("seed")
         if type(seed) is not int:
             sample = 0  # equal requests: what makes the answers differ is the model's own chance
-        if (mode, growth, sample) not in self._encoders:
+        encoder = self._encoders.get((mode, growth, sample))
+        if encoder is None:
+            params = dict(self._model.params)
             response_format = None if self._form is None else self._form.response_format()
             if response_format is not None:
                 params["response_format"] = response_format
@@ -193,9 +194,9 @@ class _Asking:
             for cap in _CAPS:
                 if growth > 1 and type(params.get(cap)) is int:
                     params[cap] *= growth
-            model = Model(self._model.name, params)
-            self._encoders[mode, growth, sample] = Encoder(model, stream=self._terms.stream)
-        return self._encoders[mode, growth, sample]
+            encoder = Encoder(Model(self._model.name, params), stream=self._terms.stream)
+            self._encoders[mode, growth, sample] = encoder
+        return encoder
 
 
 _WHY = {
