@@ -277,7 +277,8 @@ class Writer:
             self._dirty.clear()
             if not self._in_background(self.commit):
                 return
-            self._work.set()
+            if self._full:  # each thread that wakes takes the interpreter from the event loop for a moment
+                self._work.set()
             self._stop.wait(GROUP_S)
 
     def _seal_loop(self) -> None:
