@@ -373,6 +373,7 @@ def test_a_fault_of_ours_in_the_background_ends_the_run_too(tmp_path: Path, monk
     monkeypatch.setattr(writer, "seal", lambda: 1 / 0)
     writer.start()
     writer.append(record(1))
+    writer.rotate()
     assert told.wait(PATIENCE_S)
     assert "ZeroDivisionError" in str(writer.failure)
     with pytest.raises(StorageError):
