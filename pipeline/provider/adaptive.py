@@ -177,6 +177,12 @@ class Rate:
             self._minute = passed
         self._cut_s = self._full_s = now
 
+    def restore(self, now: float, per_s: float | None) -> None:
+        """What refusals since then have taught was no lesson."""
+        self.per_s = per_s
+        self._full_s = self._minute = None
+        self._climb.restart(now)
+
     def opened(self, now: float) -> None:
         """A pause is over: start the hold from here, and take what was sent before for echoes."""
         self._climb.restart(now, DOUBTFUL_S if self._doubtful else 0.0)
@@ -275,6 +281,11 @@ class Window:
         """A pause is over: what was sent before is an echo."""
         self._climb.restart(now)
         self._cut_s = max(self._cut_s, now)
+
+    def restore(self, now: float, size: float, *, doubling: bool) -> None:
+        """What refusals since then have taught was no lesson."""
+        self.size, self.doubling = size, doubling
+        self._climb.restart(now)
 
     def _cut(self, now: float, size: float) -> None:
         self.size = max(1.0, min(size, float(self.most)))

@@ -18,6 +18,7 @@ from pipeline.provider.adaptive import Window
 from pipeline.provider.allowance import Allowance
 from pipeline.provider.breaker import Breaker, TimeoutGuard
 from pipeline.provider.headroom import headroom
+from pipeline.provider.noise import Noise, Pace
 from pipeline.records import ApiCall, ApiReply, Billed, Send
 from pipeline.share import Need, Share, members
 
@@ -33,9 +34,12 @@ _NEVER = float("inf")
 class _Place:
     """What one call holds while it is under way."""
 
-    __slots__ = ("input_tokens", "output_tokens", "probe", "taken_s", "weight")
+    __slots__ = ("input_tokens", "number", "output_tokens", "probe", "taken_s", "weight")
 
-    def __init__(self, weight: int, taken_s: float, probe: bool, input_tokens: float, output_tokens: float) -> None:
+    def __init__(
+        self, number: int, weight: int, taken_s: float, probe: bool, input_tokens: float, output_tokens: float
+    ) -> None:
+        self.number = number
         self.weight = weight
         self.taken_s = taken_s
         self.probe = probe  # it goes through a shut gate, to see
@@ -83,6 +87,7 @@ class Limiter:
             max_output_tokens=max_output_tokens,
         )
         self._window = Window(concurrency, concurrency if self._allowance.known else FIRST_WINDOW)
+        self._noise = Noise()
         self._breaker = Breaker(
             random=random,
             # Few workers cannot fail ten times before their rows have used up their attempts.
@@ -196,7 +201,7 @@ class Limiter:
             self._breaker.send_probe(now)
         self._in_flight += 1
         # Reserved now and not when the call began to wait: by now more is known about how long answers are.
-        return _Place(weight, now, probe, *self._allowance.take(now, weight))
+        return _Place(self._noise.sent(), weight, now, probe, *self._allowance.take(now, weight))
 
     def _undo(self, place: _Place) -> None:
         """Cancelled between getting the place and sending."""
@@ -301,17 +306,33 @@ class Limiter:
         self._last_error = str(exc)
         self._guard.ended(False)
         self._allowance.hint.refused()
-        exc.counted = self._breaker.refused(now, place.taken_s, probe=place.probe, retry_after_s=exc.retry_after_s)
         rate = self._allowance.rate
         rate.sent.take_back(place.taken_s)
-        if not exc.counted:
-            return  # an echo, or a probe: nothing new
+        noise = self._noise.refused(place.number)
+        if noise and exc.retry_after_s is None and self._breaker.gate == "open":
+            # One of those that come whatever we do: the row tries again, and the others go on.
+            self._give_back_pace(now, place.number)
+            return
+        exc.counted = self._breaker.refused(now, place.taken_s, probe=place.probe, retry_after_s=exc.retry_after_s)
+        if not exc.counted or noise or self._noise.lesson(place.number, self._pace(now)):
+            return  # an echo, a probe or noise: nothing new
         # Blame what was pushing: the places when they were all taken, else the rate; at first nobody knows.
         unknown, full = rate.per_s is None and not rate.known, self._in_flight >= int(self._window.size)
         if unknown or not full:
             rate.refused(now, place.taken_s)
         if unknown or full:
             self._window.refused(now, place.taken_s, self._in_flight)
+
+    def _pace(self, now: float) -> Pace:
+        per_s = self._allowance.rate.per_s
+        going_per_s = self._allowance.rate.sent.per_s(now, 2.0) if per_s is None else per_s
+        return Pace(going_per_s, per_s is not None, self._window.size, self._window.doubling)
+
+    def _give_back_pace(self, now: float, number: int) -> None:
+        step = self._noise.back(number, self._pace(now))
+        if step is not None:
+            self._allowance.rate.restore(now, step.per_s if step.limited else None)
+            self._window.restore(now, step.size, doubling=step.doubling)
 
     def _broke(self, now: float, call: ApiCall, exc: TransientError, place: _Place) -> None:
         self._last_error = str(exc)
