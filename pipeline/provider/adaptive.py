@@ -160,6 +160,8 @@ class Rate:
         if sent_s < self._cut_s:
             return
         last, self._cut_s = self._full_s, now
+        if self.per_s is None and self.sent.per_s(now, 2.0) == 0.0:
+            return  # nothing has passed yet, which tells no rate
         # Under configured limits one refusal now and then is a slip: the way jitters, and lengths are guesses.
         if not self.known or (last is not None and now - last < SLIP_S):
             self._settle(now, self._passes(now))
@@ -179,7 +181,7 @@ class Rate:
 
     def restore(self, now: float, per_s: float | None) -> None:
         """What refusals since then have taught was no lesson."""
-        self.per_s = per_s
+        self.per_s = None if per_s is None else max(per_s, 1 / 60)
         self._full_s = self._minute = None
         self._climb.restart(now)
 

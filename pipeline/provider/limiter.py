@@ -224,8 +224,10 @@ class Limiter:
             if wait_s > 0.0:
                 self._set_alarm(now, wait_s)
                 return
-            waiter = queue.popleft()
-            waiter.future.set_result(self._take(now, waiter.weight))
+            waiter = queue[0]
+            place = self._take(now, waiter.weight)
+            queue.popleft()
+            waiter.future.set_result(place)
         self._stop_alarm()
 
     def _set_alarm(self, now: float, wait_s: float) -> None:
@@ -318,7 +320,7 @@ class Limiter:
             return  # an echo, a probe or noise: nothing new
         # Blame what was pushing: the places when they were all taken, else the rate; at first nobody knows.
         unknown, full = rate.per_s is None and not rate.known, self._in_flight >= int(self._window.size)
-        if unknown or not full:
+        if unknown or not full or self._window.size <= 1.0:  # fewer places than one there are not
             rate.refused(now, place.taken_s)
         if unknown or full:
             self._window.refused(now, place.taken_s, self._in_flight)

@@ -6,7 +6,9 @@ found refuses no more until somebody goes faster. Where several lessons in a row
 before, and as many calls are refused as ever, slowing down changed nothing: then so many refusals teach nothing any
 more, and what the lessons took is given back, a step for each further refusal that is no more than noise.
 
-That may be a mistake, too. It shows after a step, by more refusals than before, or by none after the next lesson.
+That may be a mistake, too. It shows after a step, by more refusals than before, or by none after the next lesson. Then
+what is left to give back is forgotten: a pace that is too slow is regained in time, while an endpoint that is pushed
+against its limit again and again may shut us out. So where far more than one call in ten is refused a job stays slow.
 """
 
 from __future__ import annotations
@@ -57,11 +59,24 @@ class Pace(NamedTuple):
         return self._limit > other._limit or self.size > other.size
 
     def is_far_below(self, other: Pace) -> bool:
-        return self._limit <= FAR_BELOW * other._limit or self.size <= FAR_BELOW * other.size
+        """Both as fast as they come are equally fast, whatever went."""
+        return (self.limited and self.per_s <= FAR_BELOW * other.per_s) or self.size <= FAR_BELOW * other.size
+
+    def or_above(self, other: Pace) -> Pace:
+        """The faster of both, in either way."""
+        return Pace(
+            max(self.per_s, other.per_s),
+            self.limited and other.limited,
+            max(self.size, other.size),
+            self.doubling or other.doubling,
+        )
 
     def step_to(self, top: Pace) -> Pace:
-        size, per_s = min(STEP * self.size, top.size), min(STEP * self.per_s, top.per_s)
-        return top if (per_s, size) == (top.per_s, top.size) else Pace(per_s, True, size, False)
+        """Some way up to ``top``, and never down."""
+        if self.per_s >= top.per_s / STEP and self.size >= top.size / STEP:
+            return self.or_above(top)
+        per_s = max(self.per_s, min(STEP * self.per_s, top.per_s))
+        return Pace(per_s, True, max(self.size, min(STEP * self.size, top.size)), False)
 
     @property
     def _limit(self) -> float:
@@ -116,10 +131,9 @@ class Noise:
         """Its refusal is about to make calls slower than ``pace``. True: that has proved to change nothing."""
         if self._lessons and pace.is_above(self._lessons[-1].pace):
             self._lessons.clear()
-        if self._top is None or pace.is_above(self._top):
-            self._top = pace
+        self._top = pace if self._top is None else pace.or_above(self._top)
         self._lessons.append(_Lesson(pace, number, self._refused))
-        if len(self._lessons) < LESSONS or not (pace.is_far_below(self._top) or pace.size <= 1.0):
+        if len(self._lessons) < LESSONS or not pace.is_far_below(self._top):
             return False
         first, middle, last = self._lessons[0], self._lessons[LESSONS // 2], self._lessons[-1]
         before, after = _share(first, middle), _share(middle, last)
@@ -136,7 +150,7 @@ class Noise:
             return None
         self._stepped = number
         step = pace.step_to(self._top)
-        if step == self._top:
+        if step.per_s >= self._top.per_s and step.size >= self._top.size:
             self._top = None
         return step
 

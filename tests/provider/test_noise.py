@@ -19,15 +19,18 @@ from tests.provider.held_clock import START_S, Admits, Bucket, Server, clock, he
 
 
 class Short:
-    """Refuses one call in so many for no reason; the others by a limit, if there is one."""
+    """Refuses one call in so many for no reason, and the first ``begins`` calls; the others by a limit, if there is
+    one."""
 
-    def __init__(self, share: float, limit: Admits | None = None) -> None:
+    def __init__(self, share: float, limit: Admits | None = None, begins: int = 0) -> None:
         self.share = share
         self.limit = limit
+        self.begins = begins
         self._random = random.Random(5)
 
     def __call__(self, now: float, cost: float) -> float:
-        if self._random.random() < self.share:
+        self.begins -= 1
+        if self.begins >= 0 or self._random.random() < self.share:
             return 0.01
         return 0.0 if self.limit is None else self.limit(now, cost)
 
@@ -58,6 +61,13 @@ def test_some_calls_refused_at_any_pace_do_not_stop_a_job(share: float) -> None:
     assert server.refused_share == pytest.approx(share, rel=0.3)
 
 
+@pytest.mark.parametrize(("begins", "share"), [(1, 0.0), (2, 0.0), (1, 0.05), (2, 0.05)])
+def test_a_first_call_that_is_refused_tells_no_rate(begins: int, share: float) -> None:
+    """Nothing had passed, so the rate was taken for nothing: the rows after it waited for hours, or for ever."""
+    server = run(Short(share, begins=begins), rows=3_000)
+    assert seconds(server) < 10 * 3_000 * 0.5 / 64
+
+
 def test_under_a_limit_too_they_do_not_stop_it() -> None:
     server = run(Short(0.05, Bucket(1_500.0)), rows=6_000)
     assert server.used(30.0, seconds(server)) > 600
@@ -77,14 +87,15 @@ def pace(per_s: float, size: float = 64.0) -> Pace:
     return Pace(per_s, True, size, False)
 
 
-def told(noise: Noise, paces: list[float], calls: list[int], size: float = 64.0) -> list[bool]:
-    """A refusal at each pace, after so many calls that passed."""
+def told(noise: Noise, paces: list[float], calls: list[int], *, begins_unlimited: bool = False) -> list[bool]:
+    """A refusal at each pace, after so many calls that passed. ``begins_unlimited``: no rate was found before."""
     seen = []
-    for per_s, passed in zip(paces, calls, strict=True):
+    for at, (per_s, passed) in enumerate(zip(paces, calls, strict=True)):
         for _ in range(passed):
             noise.sent()
         number = noise.sent()
-        seen.append(not noise.refused(number) and noise.lesson(number, pace(per_s, size)))
+        limited = at > 0 or not begins_unlimited
+        seen.append(not noise.refused(number) and noise.lesson(number, Pace(per_s, limited, 64.0, False)))
     return seen
 
 
@@ -97,14 +108,21 @@ def test_slowing_down_that_changes_nothing_is_seen_as_that() -> None:
     assert noise.share == pytest.approx(0.05)
 
 
-def test_so_it_is_where_nothing_can_go_slower() -> None:
-    assert told(Noise(), [5.0] * LESSONS, [19] * LESSONS, size=1.0)[-1]
+@given(st.lists(st.integers(1, 200), min_size=30, max_size=60), st.randoms(), st.booleans())
+def test_lessons_round_a_steady_limit_are_never_taken_for_noise(
+    calls: list[int], chance: random.Random, begins_unlimited: bool
+) -> None:
+    paces = [10.0 * (1 + chance.uniform(-0.09, 0.09)) for _ in calls]
+    assert not any(told(Noise(), paces, calls, begins_unlimited=begins_unlimited))
+    assert not any(told(Noise(), sorted(paces, reverse=True), calls, begins_unlimited=begins_unlimited))
 
 
-@given(st.lists(st.integers(1, 200), min_size=30, max_size=60), st.randoms())
-def test_lessons_round_a_steady_limit_are_never_taken_for_noise(calls: list[int], chance: random.Random) -> None:
-    noise = Noise()
-    assert not any(told(noise, [10.0 * (1 + chance.uniform(-0.09, 0.09)) for _ in calls], calls))
+@given(st.lists(st.tuples(st.floats(0.0, 100.0), st.booleans(), st.floats(1.0, 64.0)), min_size=2, max_size=2))
+def test_a_step_back_never_goes_slower(two: list[tuple[float, bool, float]]) -> None:
+    now, top = (Pace(per_s, limited, size, False) for per_s, limited, size in two)
+    step = now.step_to(top)
+    assert step.per_s >= now.per_s and step.size >= now.size
+    assert step.size <= max(STEP * now.size, now.size) and step.per_s <= max(STEP * now.per_s, now.per_s, top.per_s)
 
 
 @pytest.mark.parametrize(
