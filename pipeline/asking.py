@@ -81,7 +81,6 @@ class Asking:
         self._faults_of_ours = 0
         self._feed: Rows = rows or Feed(unchanged(job.source.rows(job.used, work.start), work.changed), work.wanted)
         self._rate = Rate()
-        self._media = spec.media
         self._noticed = Noticed(job.model.name, log.warning)
         self._met = False  # the first reply has told who answers
         self._awaited: dict[str, float] = {}  # row keys of requests on the wire, and since when
@@ -202,7 +201,7 @@ class Asking:
 
     def _links_of(self, outcome: Outcome) -> int | None:
         """How many links of an answer are to be fetched; None when the job does not ask for media."""
-        if self._media is None:
+        if self.job.spec.media is None:
             return None
         return len(links(outcome.text or "")) if self.job.downloads else 0
 

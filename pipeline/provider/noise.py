@@ -76,7 +76,7 @@ class Pace(NamedTuple):
         if self.per_s >= top.per_s / STEP and self.size >= top.size / STEP:
             return self.or_above(top)
         per_s = max(self.per_s, min(STEP * self.per_s, top.per_s))
-        return Pace(per_s, True, max(self.size, min(STEP * self.size, top.size)), False)
+        return Pace(per_s, self.limited, max(self.size, min(STEP * self.size, top.size)), False)
 
     @property
     def _limit(self) -> float:

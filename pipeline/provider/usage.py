@@ -37,8 +37,8 @@ def read(json: Any) -> Usage:
             return NO_USAGE
     cached = reasoning = None
     if not _PLAIN.issuperset(counters):
-        cached = _detail(counters, _PROMPT_DETAILS, "cached_tokens", _CACHED)
-        reasoning = _detail(counters, _COMPLETION_DETAILS, "reasoning_tokens", _REASONING)
+        cached = _detail(counters, _PROMPT_DETAILS, ("cached_tokens",), _CACHED)
+        reasoning = _detail(counters, _COMPLETION_DETAILS, ("reasoning_tokens",), _REASONING)
     return Usage(_count(counters, _PROMPT), _count(counters, _COMPLETION), _count(counters, _TOTAL), cached, reasoning)
 
 
@@ -54,15 +54,16 @@ def _count(counters: dict[str, Any], names: tuple[str, ...]) -> int | None:
     return found
 
 
-def _detail(counters: dict[str, Any], groups: tuple[str, ...], name: str, elsewhere: tuple[str, ...]) -> int | None:
+def _detail(
+    counters: dict[str, Any], groups: tuple[str, ...], names: tuple[str, ...], elsewhere: tuple[str, ...]
+) -> int | None:
     found: int | None = None
     for group in groups:
         details = counters.get(group)
         if type(details) is dict:
-            value = details.get(name)
-            if type(value) is int and 0 <= value <= _LARGEST:
-                if value:
-                    return value
-                found = 0
+            value = _count(details, names)
+            if value:
+                return value
+            found = value if found is None else found
     value = None if counters.keys().isdisjoint(elsewhere) else _count(counters, elsewhere)
     return found if value is None else value

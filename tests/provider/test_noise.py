@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -35,15 +34,17 @@ class Short:
         return 0.0 if self.limit is None else self.limit(now, cost)
 
 
-def run(limit: Admits, *, rows: int, retry_after: Callable[[float], float | None] = lambda _wait_s: None) -> Server:
-    """So many rows by 64 workers; the endpoint takes half a second for an answer."""
-    server = Server(limit, latency_s=0.5, retry_after=retry_after)
+def run(limit: Admits, *, rows: int, workers: int = 64) -> Server:
+    """So many rows by so many workers; the endpoint takes half a second for an answer."""
+    server = Server(limit, latency_s=0.5)
 
     async def main() -> None:
         chance = random.Random(6).random
-        limiter = Limiter(requests_per_minute=None, tokens_per_minute=None, concurrency=64, clock=clock, random=chance)
+        limiter = Limiter(
+            requests_per_minute=None, tokens_per_minute=None, concurrency=workers, clock=clock, random=chance
+        )
         send = retry(limiter.limit(server.send), max_attempts=6, max_wait_s=60.0, clock=clock, random=chance)
-        assert await work(send, rows, 64) == []
+        assert await work(send, rows, workers) == []
 
     held(main())
     return server
@@ -78,6 +79,12 @@ def test_a_limit_alone_is_kept_to_as_before() -> None:
     server = run(Bucket(1_500.0), rows=6_000)
     assert server.used(30.0, seconds(server) - 5.0) > 0.95 * 1_500
     assert server.refused_share < 0.01
+
+
+def test_a_limit_is_found_with_one_place_too() -> None:
+    """The places cannot get fewer than one; nothing else gave way, and four calls in ten were refused."""
+    server = run(Bucket(60.0), rows=400, workers=1)
+    assert server.refused_share < 0.1
 
 
 # -- one by one --------------------------------------------------------------------------------------------------------
@@ -122,6 +129,7 @@ def test_a_step_back_never_goes_slower(two: list[tuple[float, bool, float]]) -> 
     now, top = (Pace(per_s, limited, size, False) for per_s, limited, size in two)
     step = now.step_to(top)
     assert step.per_s >= now.per_s and step.size >= now.size
+    assert now.limited or not step.limited
     assert step.size <= max(STEP * now.size, now.size) and step.per_s <= max(STEP * now.per_s, now.per_s, top.per_s)
 
 
