@@ -50,7 +50,6 @@ UNSENDABLE = (InvalidRow, RowRejected, Unattachable)
 class Ready(NamedTuple):
     """A row rendered and opened: its exchange stands at its first call. ``invalid`` says why there is none."""
 
-    row: Row
     question: bytes  # what the row's key hashes
     exchange: Exchange | None = None
     call: ApiCall | None = None
@@ -244,11 +243,11 @@ class Job:
             call = next(exchange)
         except UNSENDABLE as exc:
             return self.unsendable(row, exc)
-        return Ready(row, call.question, exchange, call)
+        return Ready(call.question, exchange, call)
 
     def unsendable(self, row: Row, reason: PipelineError) -> Ready:
         fields = orjson.dumps(["invalid", fields_as_json(row.fields)], default=str)
-        return Ready(row, fields, invalid=str(reason))
+        return Ready(fields, invalid=str(reason))
 
 
 def same_ids(question: str, other: str) -> bool:
