@@ -87,12 +87,17 @@ class After(OneRun):
         )
         answers = f"{known.keys.digest()} {summary.totals.attempts}"
         compared = comparison.begin(self.files, self.checkpoint.layout, job.folder, answers)
+        labels = comparison.counted(job)
         past = self._past(known.fingerprint)
         if past is None or not self._in_place(past):
             # Until it is judged it looks unfinished to make.
             doubtful = job.spec.alarm is not None or summary.failed > self._allowed(known.rows)
-            publish(self.files, job.folder, join, job.spec.input.id, unfinished_ns(self.began) if doubtful else None)
-        drift = compared.end(job, summary, self.log.run)
+            time_ns = unfinished_ns(self.began) if doubtful else None
+            publish(self.files, job.folder, join, job.spec.input.id, look=labels.add, time_ns=time_ns)
+        else:
+            for frame in slices(os.path.join(job.folder, RESULTS), labels.looks_at):
+                labels.add(frame)
+        drift = compared.end(job, summary, self.log.run, labels.labels())
         told = f"{summary.failed} rows failed; look with `pipeline failures`, then --retry-failed"
         done = replace(summary, finished=True, evaluation=evaluated(job, join, os.path.join(job.folder, RESULTS)))
         done = self._judged(done, drift, told)

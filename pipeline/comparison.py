@@ -11,7 +11,7 @@ from pipeline.errors import StorageError
 from pipeline.job import Job
 from pipeline.storage.files import Files
 from pipeline.storage.history import History, print_of
-from pipeline.storage.labels import Table, flips, label_columns, slices, tally
+from pipeline.storage.labels import Table, Tally, flips, label_columns
 from pipeline.storage.layout import Layout
 from pipeline.storage.output import RESULTS
 from pipeline.summary import Summary
@@ -36,12 +36,8 @@ class Comparison:
     before: Past | None
     table: str | None  # of the run before, in a place where it stays
 
-    def end(self, job: Job, summary: Summary, run: str) -> Drift:
-        """Count what was published, hold it against the run before, and keep it."""
-        path = os.path.join(job.folder, RESULTS)
-        status = job.prefix + "status"
-        columns = label_columns(job.fields, job.prefix)
-        labels = tally(slices(path, [status, *columns.values()]), columns, status)
+    def end(self, job: Job, summary: Summary, run: str, labels: dict[str, Labels]) -> Drift:
+        """Hold what was published against the run before, and keep it. ``labels``: as ``counted`` in its results."""
         before = self.before
         if before is not None and before.answers == self.answers:
             drift = before.drift  # the same run once more: only its tables were made anew
@@ -62,9 +58,9 @@ class Comparison:
                 tokens=sum(counts) if counts else None,
                 cost_usd=summary.totals.cost(job.prices),
                 id=job.spec.input.id,
-                status=status,
+                status=job.prefix + "status",
                 labels=labels,
-                results=print_of(path),
+                results=print_of(os.path.join(job.folder, RESULTS)),
                 drift=drift,
             )
         )
@@ -104,6 +100,11 @@ class Comparison:
             return flips(old, new, names, key, unique=named is not None)
         except StorageError as exc:
             raise _Incomparable(str(exc)) from exc
+
+
+def counted(job: Job) -> Tally:
+    """To be shown the results of a run; nothing in it yet."""
+    return Tally(label_columns(job.fields, job.prefix), job.prefix + "status")
 
 
 class _Incomparable(Exception):

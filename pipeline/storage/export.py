@@ -15,7 +15,7 @@ _FORMULA = r"^[=+\-@\t\r]"
 
 
 def export_parquet(files: Files, path: str, join: Join, guard_formulas: bool) -> int:
-    return write_table(files, path, join.schema(join.answer_schema), join.results, rows=join.standing.height)
+    return write_table(files, path, join.schema(join.answer_schema), join.results())
 
 
 def export_csv(files: Files, path: str, join: Join, guard_formulas: bool) -> int:

@@ -158,8 +158,11 @@ def is_named(fd: int, path: str) -> bool:
     return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
 
 
-def write_stream(files: Files, path: str, pieces: Iterable[tuple[bytes, int]]) -> int:
-    """Like :func:`write_whole`, piece by piece. Each piece comes with its number of rows; gives their sum."""
+def write_stream(
+    files: Files, path: str, pieces: Iterable[tuple[bytes | memoryview, int]], *, time_ns: int | None = None
+) -> int:
+    """Like :func:`write_whole`, piece by piece. Each piece comes with its number of rows; gives their sum.
+    ``time_ns``: what the file's time shall say."""
     aside = path + ASIDE
     discard(files, aside)
     fd = create(files, aside)
@@ -168,6 +171,8 @@ def write_stream(files: Files, path: str, pieces: Iterable[tuple[bytes, int]]) -
         for data, count in pieces:
             write_all(files, fd, data)
             rows += count
+        if time_ns is not None:
+            files.date(fd, time_ns)
         files.fsync(fd)
     except BaseException:
         discard(files, aside)

@@ -33,7 +33,7 @@ def label_columns(fields: Mapping[str, str | tuple[str, str]], prefix: str) -> d
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     ok: int = 0
     others: int = 0
     counts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_COUNTS))
@@ -53,14 +53,35 @@ class _Tally:
         return Labels(column, self.ok, dict(ordered.iter_rows()), self.others)
 
 
+class Tally:
+    """Counts of the labels of rows that are ``ok``, in the columns that ``label_columns`` named; ``status``: the column
+    that says so."""
+
+    def __init__(self, columns: Mapping[str, str], status: str) -> None:
+        self.columns = dict(columns)
+        self.status = status
+        self._counts = {name: _Counts() for name in columns}
+
+    @property
+    def looks_at(self) -> list[str]:
+        """The columns of a table that ``add`` needs."""
+        return [self.status, *self.columns.values()]
+
+    def add(self, frame: pl.DataFrame) -> None:
+        answered = frame.select(self.looks_at).filter(pl.col(self.status) == Status.OK)
+        for name, column in self.columns.items():
+            self._counts[name].add(answered.select(_text(name, column)).to_series())
+
+    def labels(self) -> dict[str, Labels]:
+        return {name: one.labels(self.columns[name]) for name, one in self._counts.items()}
+
+
 def tally(frames: Iterable[pl.DataFrame], columns: Mapping[str, str], status: str) -> dict[str, Labels]:
-    """Counts of the labels of rows that are ``ok``, in the columns that ``label_columns`` named."""
-    tallies = {name: _Tally() for name in columns}
+    """The labels in all of ``frames``, as :class:`Tally` counts them."""
+    counted = Tally(columns, status)
     for frame in frames:
-        answered = frame.filter(pl.col(status) == Status.OK)
-        for name, column in columns.items():
-            tallies[name].add(answered.select(_text(name, column)).to_series())
-    return {name: one.labels(columns[name]) for name, one in tallies.items()}
+        counted.add(frame)
+    return counted.labels()
 
 
 def slices(path: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:

@@ -20,7 +20,7 @@ from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Billed, Status
 from pipeline.storage.files import Files
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
-from pipeline.storage.parquet import PART_SCHEMA, write_table
+from pipeline.storage.parquet import PART_SCHEMA, Look, unseen, write_table
 from pipeline.storage.ranged import Cursor, Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
@@ -322,26 +322,24 @@ def added_names(
     return [prefix + name for name in dict.fromkeys(every)]
 
 
-def publish(files: Files, folder: str, join: Join, id_column: str | None, time_ns: int | None = None) -> dict[str, int]:
-    """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each."""
+def publish(
+    files: Files,
+    folder: str,
+    join: Join,
+    id_column: str | None,
+    *,
+    look: Look = unseen,
+    time_ns: int | None = None,
+) -> dict[str, int]:
+    """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each.
+    ``look`` is shown the results as they pass, so that nobody need read a long table again."""
     id_columns = [] if id_column is None else [id_column]
+    attempts, failed, results = (os.path.join(folder, name) for name in (ATTEMPTS, FAILED, RESULTS))
+    answered = join.schema(join.answer_schema)
     return {
-        ATTEMPTS: write_table(
-            files,
-            os.path.join(folder, ATTEMPTS),
-            join.schema(_VOLATILE, id_columns),
-            lambda: join.attempts(id_column),
-            rows=join.standing.height,
-        ),
-        FAILED: write_table(files, os.path.join(folder, FAILED), join.schema(_FAILURE), join.failed),
-        RESULTS: write_table(
-            files,
-            os.path.join(folder, RESULTS),
-            join.schema(join.answer_schema),
-            join.results,
-            time_ns=time_ns,
-            rows=join.standing.height,
-        ),
+        ATTEMPTS: write_table(files, attempts, join.schema(_VOLATILE, id_columns), join.attempts(id_column)),
+        FAILED: write_table(files, failed, join.schema(_FAILURE), join.failed()),
+        RESULTS: write_table(files, results, answered, join.results(), look=look, time_ns=time_ns),
     }
 
 

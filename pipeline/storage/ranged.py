@@ -70,6 +70,24 @@ def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame
         yield pl.concat(held)
 
 
+def cut(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of exactly so many, but for the last; each in one piece of memory."""
+    held: list[pl.DataFrame] = []
+    missing = rows
+    for frame in frames:
+        rest = frame
+        while rest.height:
+            held.append(rest[:missing])
+            rest = rest[missing:]
+            missing -= held[-1].height
+            if not missing:
+                yield pl.concat(held)
+                held.clear()
+                missing = rows
+    if held:
+        yield pl.concat(held)
+
+
 class Cursor:
     """Takes the rows of a table from its front, in whatever portions."""
 

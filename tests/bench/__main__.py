@@ -57,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--pairs", type=int, metavar="N", help="interleaved pairs of bare loop and pipeline (5)")
     parser.add_argument("--rows", type=int, metavar="N", help="rows of a run in a pair (10,000)")
+    parser.add_argument("--latency-rows", type=int, metavar="N", help="rows of a run at 200 ms (10,000)")
     parser.add_argument("--quick", action="store_true", help="does it work? small sizes, figures not to be trusted")
     parser.add_argument("--memory-1m", action="store_true", help="peak memory at 1,000,000 rows too (many minutes)")
     parser.add_argument("--stage-rows", type=int, metavar="N", help="stages at so many rows beside 100,000")
@@ -71,6 +72,8 @@ def sizes_of(args: argparse.Namespace) -> Sizes:
         sizes = replace(sizes, pairs=args.pairs)
     if args.rows is not None:
         sizes = replace(sizes, rows=args.rows)
+    if args.latency_rows is not None:
+        sizes = replace(sizes, latency_rows=args.latency_rows)
     if args.memory_1m:
         sizes = replace(sizes, memory_rows=(*sizes.memory_rows, 1_000_000))
     if args.stage_rows is not None:

@@ -1,26 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage.files import Files, create
-from pipeline.storage.parquet import PART_SCHEMA, _Sink, read_columns
-
-
-def test_a_sink_that_has_ended_writes_into_no_file_that_took_over_its_descriptor(tmp_path: Path) -> None:
-    """A table broke off, and a thread of polars wrote its last bytes into the next file that was opened."""
-    files = Files()
-    sink = _Sink(files, create(files, str(tmp_path / "table")))
-    fd = sink.fd
-    sink.end()
-    with (tmp_path / "innocent").open("wb", buffering=0) as other:
-        assert other.fileno() == fd
-        with pytest.raises(OSError, match="descriptor"):
-            sink.write(b"PAR1")
-    assert (tmp_path / "innocent").read_bytes() == b""
+from pipeline.storage.files import Files
+from pipeline.storage.parquet import PART_SCHEMA, ROW_GROUP, read_columns, write_table
 
 
 def test_a_part_of_an_earlier_version_reads_with_nulls_for_what_it_does_not_have(tmp_path: Path) -> None:
@@ -37,3 +26,44 @@ def test_a_part_without_a_column_that_all_parts_have_is_no_part(tmp_path: Path) 
     pl.DataFrame({"key": [b""]}).write_parquet(path)
     with pytest.raises(StorageError, match="cannot be read as a part"):
         read_columns(path, ["key", "text"])
+
+
+SCHEMA = {"n": pl.Int64(), "t": pl.String()}
+
+
+def _written(path: Path, frames: Iterable[pl.DataFrame], **more: Any) -> int:
+    return write_table(Files(), str(path), SCHEMA, frames, **more)
+
+
+def test_a_table_holds_all_rows_in_groups_however_they_were_cut(tmp_path: Path) -> None:
+    rows = 2 * ROW_GROUP + 17
+    table = pl.DataFrame({"n": range(rows), "t": [f"{number % 91:090d}" for number in range(rows)]}, schema=SCHEMA)
+    looked: list[pl.DataFrame] = []
+    assert _written(tmp_path / "one", [table], look=looked.append) == rows
+    assert _written(tmp_path / "many", table.iter_slices(777)) == rows
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+    assert pl.read_parquet(tmp_path / "one").equals(table)
+    assert [frame.height for frame in looked] == [ROW_GROUP, ROW_GROUP, 17]
+    assert pl.concat(looked).equals(table)
+
+
+def test_a_table_without_rows_has_its_columns(tmp_path: Path) -> None:
+    assert _written(tmp_path / "none", []) == 0
+    assert pl.read_parquet(tmp_path / "none").schema == SCHEMA
+
+
+def test_a_table_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
+    def frames() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"n": range(ROW_GROUP), "t": ""}, schema=SCHEMA)
+        raise OSError(5, "the disk")
+
+    (tmp_path / "table").write_bytes(b"before")
+    with pytest.raises(OSError, match="the disk"):
+        _written(tmp_path / "table", frames())
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("table", b"before")]
+
+
+def test_a_frame_of_another_schema_is_no_part_of_a_table(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="another schema"):
+        _written(tmp_path / "table", [pl.DataFrame({"n": ["1"], "t": [""]})])
+    assert not list(tmp_path.iterdir())
