@@ -390,9 +390,9 @@ def test_an_input_that_is_edited_while_the_tables_are_written_leaves_the_old_one
     job.number_of_rows(3)
     publish = output.publish
 
-    def edited(*arguments: Any) -> Any:
+    def edited(*arguments: Any, **named: Any) -> Any:
         job.rows([{"id": f"r{place:05d}", "text": "swapped"} for place in reversed(range(3))])
-        return publish(*arguments)
+        return publish(*arguments, **named)
 
     monkeypatch.setattr(after, "publish", edited)
     assert run_here(job).exit_code == 75
@@ -472,7 +472,7 @@ def test_a_bug_outside_the_rows_is_in_the_log_too(
 ) -> None:
     job = new_job(simulate())
     job.number_of_rows(3)
-    monkeypatch.setattr(after, "publish", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(after, "publish", lambda *arguments, **named: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_here(job)
     assert "ZeroDivisionError" in (job.out / "run.log").read_text()
@@ -496,9 +496,9 @@ def test_a_signal_while_planning_or_publishing_is_exit_75_and_costs_nothing(
     room = before if step == "list_keys" else after
     original = getattr(room, step)
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(room, step, interrupted)
     if step == "publish":
