@@ -93,7 +93,7 @@ class After(OneRun):
             # Until it is judged it looks unfinished to make.
             doubtful = job.spec.alarm is not None or summary.failed > self._allowed(known.rows)
             time_ns = unfinished_ns(self.began) if doubtful else None
-            publish(self.files, job.folder, join, job.spec.input.id, look=labels.add, time_ns=time_ns)
+            publish(self.files, job.folder, join, job.spec.input.id, onlooker=labels.add, time_ns=time_ns)
         else:
             for frame in slices(os.path.join(job.folder, RESULTS), labels.looks_at):
                 labels.add(frame)

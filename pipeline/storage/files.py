@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
@@ -158,19 +158,14 @@ def is_named(fd: int, path: str) -> bool:
     return (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
 
 
-def write_stream(
-    files: Files, path: str, pieces: Iterable[tuple[bytes | memoryview, int]], *, time_ns: int | None = None
-) -> int:
-    """Like :func:`write_whole`, piece by piece. Each piece comes with its number of rows; gives their sum.
-    ``time_ns``: what the file's time shall say."""
+def write_pieces(files: Files, path: str, pieces: Iterable[bytes | memoryview], *, time_ns: int | None = None) -> None:
+    """Like :func:`write_whole`, piece by piece. ``time_ns``: what the file's time shall say."""
     aside = path + ASIDE
     discard(files, aside)
     fd = create(files, aside)
-    rows = 0
     try:
-        for data, count in pieces:
+        for data in pieces:
             write_all(files, fd, data)
-            rows += count
         if time_ns is not None:
             files.date(fd, time_ns)
         files.fsync(fd)
@@ -180,4 +175,17 @@ def write_stream(
     finally:
         files.close(fd)
     publish(files, aside, path)
+
+
+def write_stream(files: Files, path: str, pieces: Iterable[tuple[bytes, int]]) -> int:
+    """Like :func:`write_pieces`, for pieces that come with their number of rows; gives their sum."""
+    rows = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal rows
+        for data, count in pieces:
+            rows += count
+            yield data
+
+    write_pieces(files, path, counted())
     return rows

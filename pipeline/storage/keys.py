@@ -19,7 +19,7 @@ import polars as pl
 
 from pipeline.storage import begun
 from pipeline.storage.begun import BLOCK_ROWS, Begun
-from pipeline.storage.files import Files, write_stream
+from pipeline.storage.files import Files, write_pieces
 from pipeline.storage.key_list import HELD_ROWS, KeyList
 from pipeline.storage.key_list import KEY_BYTES as KEY_BYTES
 from pipeline.storage.scratch import Scratch
@@ -166,7 +166,7 @@ class Keys:
     def save(self, files: Files, path: str, name: str) -> None:
         """Keep the complete list, under the name of the input and question it belongs to."""
         head = hashlib.sha256(name.encode()).digest() + self._sha256()
-        write_stream(files, path, ((data, 0) for data in chain([head], self._all.blocks())))
+        write_pieces(files, path, chain([head], self._all.blocks()))
         if self._begun is not None:
             self._begun.end()
             self._begun = None

@@ -20,7 +20,7 @@ from pipeline.ledger import PER_TOKENS, Prices
 from pipeline.records import Billed, Status
 from pipeline.storage.files import Files
 from pipeline.storage.noted import Save, lightened_late, media_columns, media_schema, unsaved
-from pipeline.storage.parquet import PART_SCHEMA, Look, unseen, write_table
+from pipeline.storage.parquet import PART_SCHEMA, Onlooker, nobody, write_table
 from pipeline.storage.ranged import Cursor, Ranged
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.source import Source
@@ -328,18 +328,18 @@ def publish(
     join: Join,
     id_column: str | None,
     *,
-    look: Look = unseen,
+    onlooker: Onlooker = nobody,
     time_ns: int | None = None,
 ) -> dict[str, int]:
     """Write the tables, each whole or not at all; results.parquet last, dated ``time_ns``. Gives the rows of each.
-    ``look`` is shown the results as they pass, so that nobody need read a long table again."""
+    ``onlooker`` is shown the results in passing: reading a long table again takes memory and time."""
     id_columns = [] if id_column is None else [id_column]
     attempts, failed, results = (os.path.join(folder, name) for name in (ATTEMPTS, FAILED, RESULTS))
     answered = join.schema(join.answer_schema)
     return {
         ATTEMPTS: write_table(files, attempts, join.schema(_VOLATILE, id_columns), join.attempts(id_column)),
         FAILED: write_table(files, failed, join.schema(_FAILURE), join.failed()),
-        RESULTS: write_table(files, results, answered, join.results(), look=look, time_ns=time_ns),
+        RESULTS: write_table(files, results, answered, join.results(), onlooker=onlooker, time_ns=time_ns),
     }
 
 

@@ -70,22 +70,46 @@ def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame
         yield pl.concat(held)
 
 
-def cut(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of exactly so many, but for the last; each in one piece of memory."""
+def cut(frames: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of so many, or of fewer where their texts come to ``most_bytes``; the last is shorter.
+    Where the cuts are depends on the rows alone."""
     held: list[pl.DataFrame] = []
-    missing = rows
+    count = size = 0
     for frame in frames:
-        rest = frame
-        while rest.height:
-            held.append(rest[:missing])
-            rest = rest[missing:]
-            missing -= held[-1].height
-            if not missing:
-                yield pl.concat(held)
-                held.clear()
-                missing = rows
+        sizes = _text_bytes(frame).cum_sum()
+        begin = before = 0
+        while begin < frame.height:
+            reached = sizes.search_sorted(before + most_bytes - size) + 1
+            end = min(begin + rows - count, reached, frame.height)
+            held.append(frame[begin:end])
+            count += end - begin
+            size += sizes[end - 1] - before
+            begin, before = end, sizes[end - 1]
+            if count == rows or size >= most_bytes:
+                count = size = 0
+                yield _taken(held)
     if held:
-        yield pl.concat(held)
+        yield _taken(held)
+
+
+def _taken(held: list[pl.DataFrame]) -> pl.DataFrame:
+    """All in one; they may be large, and nobody holds them any longer."""
+    whole = pl.concat(held)
+    held.clear()
+    return whole
+
+
+def _text_bytes(frame: pl.DataFrame) -> pl.Series:
+    """Of each row, in texts, bytes and lists of texts."""
+    sizes = [pl.repeat(0, frame.height, dtype=pl.Int64)]
+    for name, kind in frame.schema.items():
+        if kind == pl.String:
+            sizes.append(pl.col(name).str.len_bytes())
+        elif kind == pl.Binary:
+            sizes.append(pl.col(name).bin.size())
+        elif kind == pl.List(pl.String):
+            sizes.append(pl.col(name).list.eval(pl.element().str.len_bytes()).list.sum())
+    return frame.select(pl.sum_horizontal(size.cast(pl.Int64) for size in sizes)).to_series()
 
 
 class Cursor:

@@ -15,19 +15,20 @@ from typing import cast
 
 from pipeline.storage.thrift import I16, I64, LIST, STRUCT, Field, Items, Struct, Value, read_struct, write_struct
 
+Data = bytes | memoryview
+
 MAGIC = b"PAR1"
 _END_BYTES = 4 + len(MAGIC)
 
 _ROWS, _ROW_GROUPS, _KEY_VALUES = 3, 4, 5  # of the footer
 _COLUMNS, _GROUP_OFFSET, _GROUP_NUMBER = 1, 5, 7  # of a row group
-_CHUNK_OFFSET, _CHUNK, _OFFSETS, _OFFSETS_BYTES, _BOUNDS, _BOUNDS_BYTES = 2, 3, 4, 5, 6, 7  # of a column in it
-_CHUNK_PLACES = (9, 10, 11)  # of its data, index and dictionary pages
-_CHUNK_BYTES, _BLOOM_FILTER = 7, 14
+_FILE_OFFSET, _CHUNK, _PAGE_INDEX, _PAGE_INDEX_BYTES, _BOUNDS, _BOUNDS_BYTES = 2, 3, 4, 5, 6, 7  # of a column in it
+_CHUNK_BYTES, _FIRST_PAGES, _BLOOM_FILTER = 7, (9, 10, 11), 14  # ... and of its pages: of data, index, dictionary
 _PAGES, _PAGE_OFFSET = 1, 1  # of an index of pages
 _MOST_NUMBERED = 0x7FFF
 
 
-def joined(tables: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+def joined(tables: Iterable[Data]) -> Iterator[Data]:
     """The pieces of one file that holds the rows of all ``tables``, Parquet files of one schema; at least one. Raises
     ValueError where they are no such files."""
     yield MAGIC
@@ -46,14 +47,15 @@ def joined(tables: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]
                 yield piece
                 place += len(piece)
             groups.append(write_struct(group))
+        del table  # it may be large, and the next one is made before the name is taken again
     if first is None:
         raise ValueError("there is no table")
-    all_groups = Field(LIST, Items(STRUCT, groups))
-    end = write_struct({**first, _ROWS: Field(I64, rows), _ROW_GROUPS: all_groups})
-    yield end + len(end).to_bytes(4, "little") + MAGIC
+    end = write_struct({**first, _ROWS: Field(I64, rows), _ROW_GROUPS: Field(LIST, Items(STRUCT, groups))})
+    yield end
+    yield len(end).to_bytes(4, "little") + MAGIC
 
 
-def _footer_of(table: bytes | memoryview) -> Struct:
+def _footer_of(table: Data) -> Struct:
     if table[: len(MAGIC)] != MAGIC or table[-len(MAGIC) :] != MAGIC:
         raise ValueError("this is no Parquet file")
     size = int.from_bytes(table[-_END_BYTES : -len(MAGIC)], "little")
@@ -69,46 +71,44 @@ def _structs(field: Field) -> list[Struct]:
     return cast(list[Struct], cast(Items, field.value).values)
 
 
-def _moved(table: bytes | memoryview, group: Struct, place: int, number: int) -> Iterator[bytes | memoryview]:
+def _moved(table: Data, group: Struct, place: int, number: int) -> Iterator[Data]:
     """The bytes of a row group that comes to lie at ``place``, its page indexes behind it; ``group`` then says so."""
     columns = _structs(group[_COLUMNS])
-    chunks = [cast(Struct, column[_CHUNK].value) for column in columns]
-    begin = min(_number(chunk, at) for chunk in chunks for at in _CHUNK_PLACES if at in chunk)
-    end = begin + max(_end_of(chunk) - begin for chunk in chunks)
-    by = place - begin
-    if any(_BLOOM_FILTER in chunk for chunk in chunks):
-        raise ValueError("a Bloom filter, which is not moved here")
-    for chunk in chunks:
-        for at in _CHUNK_PLACES:
-            _shift(chunk, at, by)
-    yield table[begin:end]
-    place += end - begin
+    _set(group, _GROUP_OFFSET, place)
+    if number <= _MOST_NUMBERED:
+        group[_GROUP_NUMBER] = Field(I16, number)
+    else:
+        group.pop(_GROUP_NUMBER, None)
+    shifts = []
     for column in columns:
-        _shift(column, _CHUNK_OFFSET, by)
+        chunk = cast(Struct, column[_CHUNK].value)
+        if _BLOOM_FILTER in chunk:
+            raise ValueError("a Bloom filter, which is not moved here")
+        starts = [at for at in _FIRST_PAGES if at in chunk and chunk[at].value]
+        begin = min(_number(chunk, at) for at in starts)
+        shifts.append(place - begin)
+        for at in starts:
+            _set(chunk, at, _number(chunk, at) + place - begin)
+        _set(column, _FILE_OFFSET, 0)  # the standard has given it up: no copy of what is said here lies in the file
+        pages = table[begin : begin + _number(chunk, _CHUNK_BYTES)]
+        yield pages
+        place += len(pages)
+    for column in columns:
         if _BOUNDS in column:
             bounds = _cut(table, column, _BOUNDS, _BOUNDS_BYTES)
             _set(column, _BOUNDS, place)
             yield bounds
             place += len(bounds)
-    for column in columns:
-        if _OFFSETS in column:
-            index = read_struct(_cut(table, column, _OFFSETS, _OFFSETS_BYTES))
+    for column, by in zip(columns, shifts, strict=True):
+        if _PAGE_INDEX in column:
+            index = read_struct(_cut(table, column, _PAGE_INDEX, _PAGE_INDEX_BYTES))
             for page in _structs(index[_PAGES]):
-                _shift(page, _PAGE_OFFSET, by)
+                _set(page, _PAGE_OFFSET, _number(page, _PAGE_OFFSET) + by)
             data = write_struct(index)
-            _set(column, _OFFSETS, place)
-            _set(column, _OFFSETS_BYTES, len(data))
+            _set(column, _PAGE_INDEX, place)
+            _set(column, _PAGE_INDEX_BYTES, len(data))
             yield data
             place += len(data)
-    _shift(group, _GROUP_OFFSET, by)
-    if number <= _MOST_NUMBERED:
-        group[_GROUP_NUMBER] = Field(I16, number)
-    else:
-        group.pop(_GROUP_NUMBER, None)
-
-
-def _end_of(chunk: Struct) -> int:
-    return min(_number(chunk, at) for at in _CHUNK_PLACES if at in chunk) + _number(chunk, _CHUNK_BYTES)
 
 
 def _number(fields: Struct, at: int) -> int:
@@ -116,15 +116,11 @@ def _number(fields: Struct, at: int) -> int:
 
 
 def _set(fields: Struct, at: int, number: int) -> None:
-    fields[at] = fields[at]._replace(value=number)
+    """Of a field that is there."""
+    if at in fields:
+        fields[at] = fields[at]._replace(value=number)
 
 
-def _shift(fields: Struct, at: int, by: int) -> None:
-    """A place in the file; 0 stands for none."""
-    if at in fields and fields[at].value:
-        _set(fields, at, _number(fields, at) + by)
-
-
-def _cut(table: bytes | memoryview, column: Struct, at: int, size: int) -> bytes | memoryview:
+def _cut(table: Data, column: Struct, at: int, size: int) -> Data:
     begin = _number(column, at)
     return table[begin : begin + _number(column, size)]

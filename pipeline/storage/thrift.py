@@ -33,7 +33,7 @@ Value: TypeAlias = bool | int | bytes | Items | Struct
 
 
 def read_struct(data: bytes | memoryview) -> Struct:
-    """The struct that ``data`` begins with. Raises ValueError for anything else."""
+    """The struct that ``data`` begins with. Raises ValueError where it ends too soon, or is of no kind known here."""
     try:
         return _Reader(data).struct()
     except IndexError as exc:

@@ -39,7 +39,7 @@ def test_a_table_holds_all_rows_in_groups_however_they_were_cut(tmp_path: Path) 
     rows = 2 * ROW_GROUP + 17
     table = pl.DataFrame({"n": range(rows), "t": [f"{number % 91:090d}" for number in range(rows)]}, schema=SCHEMA)
     looked: list[pl.DataFrame] = []
-    assert _written(tmp_path / "one", [table], look=looked.append) == rows
+    assert _written(tmp_path / "one", [table], onlooker=looked.append) == rows
     assert _written(tmp_path / "many", table.iter_slices(777)) == rows
     assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
     assert pl.read_parquet(tmp_path / "one").equals(table)
@@ -64,6 +64,16 @@ def test_a_table_that_breaks_off_leaves_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_frame_of_another_schema_is_no_part_of_a_table(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="another schema"):
+    with pytest.raises(ValueError, match="another schema"):
         _written(tmp_path / "table", [pl.DataFrame({"n": ["1"], "t": [""]})])
     assert not list(tmp_path.iterdir())
+
+
+def test_long_texts_make_shorter_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand rows of 50 kB each were put together in memory before one of them was written."""
+    monkeypatch.setattr("pipeline.storage.parquet.ROW_GROUP_BYTES", 1_000)
+    table = pl.DataFrame({"n": range(50), "t": ["x" * 300] * 50}, schema=SCHEMA)
+    looked: list[pl.DataFrame] = []
+    assert _written(tmp_path / "table", table.iter_slices(7), onlooker=looked.append) == 50
+    assert [frame.height for frame in looked] == [4] * 12 + [2]
+    assert pl.read_parquet(tmp_path / "table").equals(table)
