@@ -75,8 +75,11 @@ def cut(frames: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[
     Where the cuts are depends on the rows alone."""
     held: list[pl.DataFrame] = []
     count = size = 0
+    text_bytes: pl.Expr | None = None
     for frame in frames:
-        sizes = _text_bytes(frame).cum_sum()
+        if text_bytes is None:
+            text_bytes = _text_bytes(frame.schema)
+        sizes = frame.select(text_bytes.cum_sum()).to_series()
         begin = before = 0
         while begin < frame.height:
             reached = sizes.search_sorted(before + most_bytes - size) + 1
@@ -99,17 +102,17 @@ def _taken(held: list[pl.DataFrame]) -> pl.DataFrame:
     return whole
 
 
-def _text_bytes(frame: pl.DataFrame) -> pl.Series:
+def _text_bytes(schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """Of each row, in texts, bytes and lists of texts."""
-    sizes = [pl.repeat(0, frame.height, dtype=pl.Int64)]
-    for name, kind in frame.schema.items():
+    sizes = [pl.repeat(0, pl.len(), dtype=pl.Int64)]
+    for name, kind in schema.items():
         if kind == pl.String:
             sizes.append(pl.col(name).str.len_bytes())
         elif kind == pl.Binary:
             sizes.append(pl.col(name).bin.size())
         elif kind == pl.List(pl.String):
             sizes.append(pl.col(name).list.eval(pl.element().str.len_bytes()).list.sum())
-    return frame.select(pl.sum_horizontal(size.cast(pl.Int64) for size in sizes)).to_series()
+    return pl.sum_horizontal(sizes)
 
 
 class Cursor:
