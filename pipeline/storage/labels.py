@@ -33,7 +33,7 @@ def label_columns(fields: Mapping[str, str | tuple[str, str]], prefix: str) -> d
 
 
 @dataclass(slots=True)
-class _Counts:
+class _ColumnTally:
     ok: int = 0
     others: int = 0
     counts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_COUNTS))
@@ -60,7 +60,7 @@ class Tally:
     def __init__(self, columns: Mapping[str, str], status: str) -> None:
         self.columns = dict(columns)
         self.status = status
-        self._counts = {name: _Counts() for name in columns}
+        self._counts = {name: _ColumnTally() for name in columns}
 
     @property
     def looks_at(self) -> list[str]:

@@ -71,7 +71,7 @@ def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame
 
 
 def cut(frames: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of so many, or of fewer where their texts come to ``most_bytes``; the last is shorter.
+    """The same rows in frames of so many, or of fewer where their texts come to ``most_bytes`` or the rows to their end.
     Where the cuts are depends on the rows alone."""
     held: list[pl.DataFrame] = []
     count = size = 0

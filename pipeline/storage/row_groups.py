@@ -34,7 +34,7 @@ def joined(tables: Iterable[Data]) -> Iterator[Data]:
     yield MAGIC
     place, rows = len(MAGIC), 0
     first: Struct | None = None
-    groups: list[Value] = []  # as they are written, which takes a twentieth of the memory
+    groups: list[Value] = []  # as they are written, a kilobyte each
     for table in tables:
         footer = _footer_of(table)
         if first is None:
