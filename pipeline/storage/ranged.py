@@ -71,8 +71,8 @@ def gathered(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame
 
 
 def cut(frames: Iterable[pl.DataFrame], rows: int, most_bytes: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of so many, or of fewer where their texts come to ``most_bytes`` or the rows to their end.
-    Where the cuts are depends on the rows alone."""
+    """The same rows in frames of so many; of fewer where their texts come to ``most_bytes``, and at the end. Where the
+    cuts are depends on the rows alone."""
     held: list[pl.DataFrame] = []
     count = size = 0
     text_bytes: pl.Expr | None = None
