@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
 
 from pipeline.errors import CheckpointError
 from pipeline.storage.files import Files, write_whole
-from pipeline.storage.journal import FORMAT
+from pipeline.storage.journal import FORMAT, READABLE
 from pipeline.storage.layout import Layout
 
 
@@ -42,10 +42,10 @@ def read_job(files: Files, layout: Layout) -> Job | None:
         return None
     try:
         members = orjson.loads(data)
-        if members.get("format") != FORMAT:
+        if members.get("format") not in READABLE:
             raise CheckpointError(
-                f"{layout.job} is of format {members.get('format')}, this version reads format {FORMAT}; use the "
-                "version that wrote it"
+                f"{layout.job} is of format {members.get('format')}, this version reads "
+                f"{' and '.join(map(str, READABLE))}; use the version that wrote it"
             )
         return Job(**members)
     except (ValueError, TypeError, AttributeError) as exc:
@@ -67,6 +67,9 @@ def job_of(files: Files, layout: Layout, name: str, simulated: bool | None) -> J
         raise of_another_job(os.path.dirname(layout.folder), job.name, name)
     if simulated is not None:
         refuse_mixing(job, simulated, layout)
+    if job.format != FORMAT:  # an older version must not read what this one will write
+        job = replace(job, format=FORMAT)
+        write_job(files, layout, job)
     return job
 
 

@@ -2,7 +2,8 @@
 
 A segment is an append-only file of JSON lines. The first line is its header, with a random salt; the last member of
 every line is ``"c"``, the CRC-32 of the bytes before it, seeded with the salt (the header's with the job's id). So a
-line left over in a disk block of another file never passes for a record of this one.
+line left over in a disk block of another file never passes for a record of this one. Most records stand packed
+(``packing``); their lines end with the digits of the same check.
 
 One unbuffered ``write`` per line survives ``kill -9``. A group ``fdatasync`` makes all lines before it survive a power
 cut; it is noted in the file itself (a ``y`` line with the offset), so that a later reader can tell damage to what
@@ -24,10 +25,13 @@ from typing import Any
 import orjson
 
 from pipeline.storage.files import Files, create_log, sync_folder, write_whole
+from pipeline.storage.packing import PACKED, Packer, unpacked
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1: no packed lines
+_CHECK_BYTES = 8
 _TAIL_BYTES = len(b',"c":"00000000"}')
-_START = re.compile(rb'\{"e":"')
+_START = re.compile(rb'\{"(?:e":"|z")')
 _SYNCED = b'{"e":"y"'
 _NOTED = re.compile(rb'\{"e":"y","o":\d+,"s":"([0-9a-f]{8})","c":"[0-9a-f]{8}"\}')
 
@@ -38,14 +42,20 @@ def body_of(members: Mapping[str, Any]) -> bytes:
 
 
 def line_of(body: bytes, seed: int) -> bytes:
-    """The record as a line under a segment's seed, newline included."""
+    """The record as a JSON line under a segment's seed, newline included."""
     return b'%b,"c":"%08x"}\n' % (body, zlib.crc32(body, seed))
 
 
-def lines_of(bodies: Sequence[bytes], seed: int) -> bytes:
+def lines_of(bodies: Sequence[bytes], seed: int, packer: Packer) -> bytes:
+    """Records as lines, packed where that is shorter."""
     if len(bodies) == 1:  # for every answer; several only where a segment takes over from another
-        return line_of(bodies[0], seed)
-    return b"".join([line_of(body, seed) for body in bodies])
+        return _packed_line(bodies[0], seed, packer)
+    return b"".join([_packed_line(body, seed, packer) for body in bodies])
+
+
+def _packed_line(body: bytes, seed: int, packer: Packer) -> bytes:
+    packed = packer.packed(body)
+    return line_of(body, seed) if packed is body else b"%b%08x\n" % (packed, zlib.crc32(packed, seed))
 
 
 def seal_line(members: Mapping[str, Any], seed: int) -> bytes:
@@ -54,8 +64,9 @@ def seal_line(members: Mapping[str, Any], seed: int) -> bytes:
 
 def checked(line: bytes, seed: int) -> bool:
     """Whether a line (without its newline) is as it was written under this seed."""
-    body = line[:-_TAIL_BYTES]
-    return line[-_TAIL_BYTES:] == b',"c":"%08x"}' % zlib.crc32(body, seed)
+    if line.startswith(PACKED):
+        return line[-_CHECK_BYTES:] == b"%08x" % zlib.crc32(line[:-_CHECK_BYTES], seed)
+    return line[-_TAIL_BYTES:] == b',"c":"%08x"}' % zlib.crc32(line[:-_TAIL_BYTES], seed)
 
 
 def job_seed(job: str) -> int:
@@ -163,7 +174,7 @@ class Segment:
 class Scan:
     """What a segment's bytes hold. ``damaged`` counts bad pieces before ``synced``: these had been acknowledged."""
 
-    lines: list[bytes]  # the good record lines, without newline; header and sync notes left out
+    lines: list[bytes]  # the good records, JSON objects without their checks; header and sync notes left out
     damaged: int
     tail: bytes  # what is no good line (as a rule what a crash left unfinished), in file order
     synced: int
@@ -184,37 +195,46 @@ def scan(data: bytes, job: str) -> Scan:
         return Scan([], more.count(b"\n"), data, 0)
     lines: list[bytes] = []
     bad: list[tuple[int, bytes]] = []
+    packed: list[tuple[int, int]] = []  # offset, and place among the lines
     synced = 0
     for offset, piece, good in _pieces(data, start, seed):
         if not good:
             bad.append((offset, piece))
+        elif piece.startswith(PACKED):
+            packed.append((offset, len(lines)))
+            lines.append(piece[:-_CHECK_BYTES])
         elif piece.startswith(_SYNCED):
             synced = max(synced, int(orjson.loads(piece)["o"]))
         else:
-            lines.append(piece)
+            lines.append(piece[:-_TAIL_BYTES] + b"}")
+    for (offset, place), body in zip(packed, unpacked([lines[place] for _, place in packed]), strict=True):
+        if body is None:  # the check holds, and yet it is none of ours
+            bad.append((offset, lines[place]))
+        lines[place] = b"" if body is None else body + b"}"
     damaged = sum(1 for at, _ in bad if at < synced)
-    return Scan(lines, damaged, b"\n".join(piece for _, piece in bad), synced)
+    return Scan([line for line in lines if line], damaged, b"\n".join(piece for _, piece in sorted(bad)), synced)
 
 
 def mended(held: Scan, job: str, number: int) -> bytes:
     """A segment of the good lines alone."""
     salt = secrets.token_hex(4)
     seed = int(salt, 16)
-    lines = b"".join(line_of(line[:-_TAIL_BYTES], seed) for line in held.lines)
+    lines = lines_of([line[:-1] for line in held.lines], seed, Packer())
     whole = _header(job, number, salt) + lines
     return whole + _note(len(whole), seed, job)
 
 
 def _pieces(data: bytes, offset: int, seed: int) -> Iterator[tuple[int, bytes, bool]]:
     """Offset, bytes, and whether it is a good line."""
-    while offset < len(data):
-        end = data.find(b"\n", offset)
-        piece = data[offset:] if end < 0 else data[offset:end]
-        if end >= 0 and checked(piece, seed):
+    *pieces, torn = data[offset:].split(b"\n")
+    for piece in pieces:
+        if checked(piece, seed):
             yield offset, piece, True
         else:
-            yield from _unglued(piece, offset, seed, whole=end >= 0)
+            yield from _unglued(piece, offset, seed, whole=True)
         offset += len(piece) + 1
+    if torn:
+        yield from _unglued(torn, offset, seed, whole=False)
 
 
 def _unglued(piece: bytes, offset: int, seed: int, *, whole: bool) -> Iterator[tuple[int, bytes, bool]]:

@@ -27,6 +27,7 @@ from pipeline.storage.files import Files, discard, sync_folder, write_whole
 from pipeline.storage.journal import Segment, lines_of, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
+from pipeline.storage.packing import Packer
 from pipeline.storage.parquet import part_bytes, part_name, table_of
 from pipeline.storage.shelf import Shelf
 
@@ -65,6 +66,7 @@ class Writer:
         self.failure: StorageError | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.in_flight: dict[str, bytes] = {}  # by row key: marks to be written again in every new segment
+        self._packer = Packer()  # used under the guard alone
         self._numbers = itertools.count(first_segment, step)
         self._guard = threading.Lock()  # for pointer swaps and single writes; a sync under it only when the disk fails
         self._making = threading.Lock()  # held while a spare is made, so that segments follow each other by number
@@ -124,7 +126,7 @@ class Writer:
                 raise self._broken(again) from again
 
     def _write(self, segment: Segment, bodies: Sequence[bytes]) -> None:
-        segment.append(lines_of(bodies, segment.seed))
+        segment.append(lines_of(bodies, segment.seed, self._packer))
 
     def _spend_ballast(self) -> None:
         self.disk_full = True

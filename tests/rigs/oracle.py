@@ -13,10 +13,13 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
+import zstandard
 
+import pipeline
 from pipeline.errors import PipelineError
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
@@ -78,7 +81,17 @@ def _bytes(*path: str) -> bytes:
         return b""
 
 
+_WORDS = Path(pipeline.__file__).parent / "storage/journal.zdict"
+_FRAMES = zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(_WORDS.read_bytes()))
+
+
 def _line(line: bytes, seed: int) -> dict[str, Any] | None:
+    if line[:4] == b'{"z"':
+        if line[-8:] != b"%08x" % zlib.crc32(line[:-8], seed):
+            return None
+        frame = line[5:-8].replace(line[4:5], b"\n")
+        packed: dict[str, Any] = json.loads(_FRAMES.decompress(frame) + b"}")
+        return packed
     body, mark, check = line.rpartition(b',"c":"')
     if not mark or check != b'%08x"}' % zlib.crc32(body, seed):
         return None

@@ -16,6 +16,8 @@ from pipeline.errors import CheckpointError, RunPaused, StorageError, TransientE
 from pipeline.records import Billed, Outcome, Row, Status, Usage, Votes
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
+from pipeline.storage.journal import FORMAT
+from pipeline.storage.packing import PACKED, Packer
 from pipeline.storage.parquet import PART_SCHEMA
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.verify import verify
@@ -221,9 +223,31 @@ def test_simulated_and_real_answers_are_never_mixed(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     close(opened(tmp_path))
     path = tmp_path / "checkpoint/job.json"
-    path.write_bytes(path.read_bytes().replace(b'"format": 1', b'"format": 2'))
-    with pytest.raises(CheckpointError, match="format 2, this version reads format 1"):
+    path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 3'))
+    with pytest.raises(CheckpointError, match="format 3, this version reads 1 and 2"):
         opened(tmp_path)
+
+
+@pytest.mark.fault("C07")
+def test_a_folder_that_an_older_version_left_half_way_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of its journal is packed. From here on that version must leave the folder alone."""
+    path = tmp_path / "checkpoint/job.json"
+    with monkeypatch.context() as older:
+        older.setattr(Packer, "packed", lambda _, body: body)
+        checkpoint = opened(tmp_path)
+        for row in range(3):
+            checkpoint.sent(key(row))
+            checkpoint.record(answer(row))
+        checkpoint.sent(key(3))
+        die(checkpoint)
+        path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 1'))
+    assert PACKED not in (tmp_path / "checkpoint/journal/0001.jsonl").read_bytes()
+    assert verify(str(tmp_path / "checkpoint")).damage == []
+    checkpoint = opened(tmp_path)
+    assert (checkpoint.in_doubt, orjson.loads(path.read_bytes())["format"]) == (1, FORMAT)
+    checkpoint.record(answer(3))
+    close(checkpoint)
+    assert texts(tmp_path) == [f"answer {row}" for row in range(4)]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "what": 2}'])

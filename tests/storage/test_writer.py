@@ -15,6 +15,7 @@ from pipeline.storage.journal import body_of, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest
 from pipeline.storage.manifest import read as read_manifest
+from pipeline.storage.packing import MOST_BYTES
 from pipeline.storage.writer import Writer
 from tests.rigs.disk import Disk, Fault, Killed
 from tests.rigs.power import Volume
@@ -72,7 +73,7 @@ def test_what_is_acknowledged_survives_a_power_cut(tmp_path: Path) -> None:
     writer.append(record(2))
     kept = Volume(disk, disk.ops).worst()["journal/0001.jsonl"]
     assert kept is not None
-    assert [line.partition(b',"c":')[0] for line in scan(kept, JOB).lines] == [record(1)]
+    assert [line[:-1] for line in scan(kept, JOB).lines] == [record(1)]
 
 
 def test_a_record_that_arrives_during_a_sync_is_not_acknowledged_by_it(tmp_path: Path) -> None:
@@ -133,8 +134,8 @@ def test_closing_leaves_parts_and_an_empty_journal(tmp_path: Path) -> None:
 
 def test_a_segment_is_full_by_bytes_too(tmp_path: Path) -> None:
     writer = writer_on(tmp_path, Disk(str(tmp_path)), seal_rows=1000)
-    writer.seal_bytes = 1000
-    writer.append(record(1, "x" * 2000))
+    writer.seal_bytes = MOST_BYTES
+    writer.append(record(1, "x" * MOST_BYTES))
     assert writer.full
 
 
@@ -144,7 +145,7 @@ def test_marks_of_what_is_in_flight_move_on_to_the_next_segment(tmp_path: Path) 
     writer.append(record(1))
     writer.rotate()
     lines = scan((tmp_path / "journal/0002.jsonl").read_bytes(), JOB).lines
-    assert [line.partition(b',"c":')[0] for line in lines] == [mark(7), mark(8)]
+    assert [line[:-1] for line in lines] == [mark(7), mark(8)]
 
 
 def test_a_segment_that_does_not_read_back_is_not_sealed(tmp_path: Path) -> None:
