@@ -33,6 +33,7 @@ plan: $(INSTALLED) ## what a run of a job would do and cost (JOB=...)
 status: $(INSTALLED) ## how a job stands (JOB=...)
 	$(BIN)/pipeline status $(JOB)
 
+test: export PYTHONDONTWRITEBYTECODE = # the suite starts the command hundreds of times: compile it once
 test: $(INSTALLED) ## the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
