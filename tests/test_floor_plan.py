@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,3 +237,11 @@ def test_the_top_of_the_repository_holds_what_was_agreed() -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     agreed = {"pyproject.toml", "README.md", "Makefile", "pipeline", "jobs", "tests", "data"}
     assert {name for name in top if not name.startswith(".")} <= agreed
+
+
+def test_files_that_are_no_modules_go_into_the_distribution() -> None:
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {(ROOT / room.replace(".", "/") / name) for room, names in named.items() for name in names}
+    assert packed == {
+        path for path in HOUSE.rglob("*") if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }

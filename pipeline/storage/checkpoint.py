@@ -20,7 +20,7 @@ from pipeline.records import ApiReply, Billed, Outcome
 from pipeline.storage import recovery
 from pipeline.storage.files import ASIDE, Files, create, discard, make_folder, sync_folder, write_all
 from pipeline.storage.job_file import Job, job_of, read_job, refuse_mixing, write_job
-from pipeline.storage.journal import body_of
+from pipeline.storage.journal import FORMAT, body_of
 from pipeline.storage.layout import Layout
 from pipeline.storage.lines import attempt_body, outcome_body, reply_body
 from pipeline.storage.lock import Lock
@@ -84,6 +84,9 @@ class Checkpoint:
     ) -> Checkpoint:
         found = recovery.look(files, layout, job.job)
         recovery.refuse_damage(found, layout.folder)
+        if job.format != FORMAT:
+            job = replace(job, format=FORMAT)
+            write_job(files, layout, job)
         recovery.empty_asides(files, layout)
         if found.sealed:
             # Their lines may not be durable, whatever a sync of this file says now: an earlier one may have failed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
@@ -53,8 +53,9 @@ def read_job(files: Files, layout: Layout) -> Job | None:
 
 
 def write_job(files: Files, layout: Layout, job: Job) -> None:
-    """Whole or not at all. Raises OSError."""
-    write_whole(files, layout.job, orjson.dumps(asdict(job), option=orjson.OPT_INDENT_2))
+    """Whole or not at all, and of this version's format: an older one must not read what this one may write. Raises
+    OSError."""
+    write_whole(files, layout.job, orjson.dumps(asdict(job) | {"format": FORMAT}, option=orjson.OPT_INDENT_2))
 
 
 def job_of(files: Files, layout: Layout, name: str, simulated: bool | None) -> Job:
@@ -67,9 +68,6 @@ def job_of(files: Files, layout: Layout, name: str, simulated: bool | None) -> J
         raise of_another_job(os.path.dirname(layout.folder), job.name, name)
     if simulated is not None:
         refuse_mixing(job, simulated, layout)
-    if job.format != FORMAT:  # an older version must not read what this one will write
-        job = replace(job, format=FORMAT)
-        write_job(files, layout, job)
     return job
 
 

@@ -1,9 +1,9 @@
 """A line that outlives the process.
 
-A segment is an append-only file of JSON lines. The first line is its header, with a random salt; the last member of
-every line is ``"c"``, the CRC-32 of the bytes before it, seeded with the salt (the header's with the job's id). So a
-line left over in a disk block of another file never passes for a record of this one. Most records stand packed
-(``packing``); their lines end with the digits of the same check.
+A segment is an append-only file of lines, JSON or packed (``packing``). The first is its header, with a random salt.
+Each line ends with a check, the CRC-32 of the bytes before it, seeded with the salt (the header's with the job's id):
+the last member, ``"c"``, of a JSON line, the mere digits in a packed one. So a line left over in a disk block of
+another file never passes for a record of this one.
 
 One unbuffered ``write`` per line survives ``kill -9``. A group ``fdatasync`` makes all lines before it survive a power
 cut; it is noted in the file itself (a ``y`` line with the offset), so that a later reader can tell damage to what
@@ -33,6 +33,7 @@ _CHECK_BYTES = 8
 _TAIL_BYTES = len(b',"c":"00000000"}')
 _START = re.compile(rb'\{"(?:e":"|z")')
 _SYNCED = b'{"e":"y"'
+_RECORD = b'{"e":"'
 _NOTED = re.compile(rb'\{"e":"y","o":\d+,"s":"([0-9a-f]{8})","c":"[0-9a-f]{8}"\}')
 
 
@@ -48,7 +49,7 @@ def line_of(body: bytes, seed: int) -> bytes:
 
 def lines_of(bodies: Sequence[bytes], seed: int, packer: Packer) -> bytes:
     """Records as lines, packed where that is shorter."""
-    if len(bodies) == 1:  # for every answer; several only where a segment takes over from another
+    if len(bodies) == 1:  # every answer comes alone; several only where a segment takes over from another
         return _packed_line(bodies[0], seed, packer)
     return b"".join([_packed_line(body, seed, packer) for body in bodies])
 
@@ -195,22 +196,24 @@ def scan(data: bytes, job: str) -> Scan:
         return Scan([], more.count(b"\n"), data, 0)
     lines: list[bytes] = []
     bad: list[tuple[int, bytes]] = []
-    packed: list[tuple[int, int]] = []  # offset, and place among the lines
+    packed: list[tuple[int, int, bytes]] = []  # offset, place among the lines, and the line
     synced = 0
     for offset, piece, good in _pieces(data, start, seed):
         if not good:
             bad.append((offset, piece))
         elif piece.startswith(PACKED):
-            packed.append((offset, len(lines)))
-            lines.append(piece[:-_CHECK_BYTES])
+            packed.append((offset, len(lines), piece))
+            lines.append(b"")
         elif piece.startswith(_SYNCED):
             synced = max(synced, int(orjson.loads(piece)["o"]))
         else:
             lines.append(piece[:-_TAIL_BYTES] + b"}")
-    for (offset, place), body in zip(packed, unpacked([lines[place] for _, place in packed]), strict=True):
-        if body is None:  # the check holds, and yet it is none of ours
-            bad.append((offset, lines[place]))
-        lines[place] = b"" if body is None else body + b"}"
+    bodies = unpacked([piece[:-_CHECK_BYTES] for _, _, piece in packed])
+    for (offset, place, piece), body in zip(packed, bodies, strict=True):
+        if body is not None and body.startswith(_RECORD):
+            lines[place] = body + b"}"
+        else:  # the check holds, and yet it is none of ours
+            bad.append((offset, piece))
     damaged = sum(1 for at, _ in bad if at < synced)
     return Scan([line for line in lines if line], damaged, b"\n".join(piece for _, piece in sorted(bad)), synced)
 
@@ -226,21 +229,21 @@ def mended(held: Scan, job: str, number: int) -> bytes:
 
 def _pieces(data: bytes, offset: int, seed: int) -> Iterator[tuple[int, bytes, bool]]:
     """Offset, bytes, and whether it is a good line."""
-    *pieces, torn = data[offset:].split(b"\n")
-    for piece in pieces:
-        if checked(piece, seed):
+    while offset < len(data):
+        end = data.find(b"\n", offset)
+        piece = data[offset:] if end < 0 else data[offset:end]
+        if end >= 0 and checked(piece, seed):
             yield offset, piece, True
         else:
-            yield from _unglued(piece, offset, seed, whole=True)
+            yield from _unglued(piece, offset, seed, whole=end >= 0)
         offset += len(piece) + 1
-    if torn:
-        yield from _unglued(torn, offset, seed, whole=False)
 
 
 def _unglued(piece: bytes, offset: int, seed: int, *, whole: bool) -> Iterator[tuple[int, bytes, bool]]:
     """Cut a bad line where lines begin: a lost newline must not take two records with it.
 
-    No string inside a line can hold what a line begins with, for its quotes would be escaped.
+    Nothing inside a line holds what a line begins with: the quotes of strings are escaped, and a record whose frame
+    holds it is not packed.
     """
     starts = [0, *(match.start() for match in _START.finditer(piece, 1))]
     for begin, end in itertools.pairwise(starts):

@@ -13,6 +13,7 @@ from pipeline.errors import CheckpointError, StorageError
 from pipeline.storage.checkpoint import Checkpoint
 from pipeline.storage.files import Files
 from pipeline.storage.job_file import read_job
+from pipeline.storage.journal import FORMAT
 from pipeline.storage.layout import Layout
 from pipeline.storage.lock import Lock
 from pipeline.storage.manifest import SharedManifest
@@ -30,8 +31,8 @@ class Lane(Checkpoint):
         files, layout = files or Files(), Layout(folder)
         try:
             job = read_job(files, layout)
-            if job is None:
-                raise CheckpointError(f"{layout.job} has gone while the run was starting; nothing was sent")
+            if job is None or job.format != FORMAT:
+                raise CheckpointError(f"{layout.job} has gone, or is an older version's, while the run was starting")
             manifest = SharedManifest(files, layout.folder, job.job)
             writer = Writer(files, layout, job.job, manifest, first + number, step=lanes)
         except OSError as exc:

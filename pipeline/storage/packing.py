@@ -10,6 +10,7 @@ stays a line among lines.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,10 @@ from typing import Final
 import zstandard
 
 PACKED: Final = b'{"z"'
-"""How a packed line begins. No JSON line begins so or holds it, for the quotes of its strings are escaped."""
+"""How a packed line begins, and no JSON line."""
+
+_BEGINNING: Final = b'{"'
+"""What all lines begin with, and hold nowhere else: so two that have run together can be told apart."""
 
 LEAST_BYTES: Final = 128
 MOST_BYTES: Final = 2 << 10
@@ -29,6 +33,7 @@ _DICTIONARY: Final = zstandard.ZstdCompressionDict(Path(__file__).with_name("jou
 _DICTIONARY.precompute_compress(level=_LEVEL)
 _STAND_INS: Final = tuple(bytes([byte]) for byte in range(256) if byte != ord("\n"))
 _HEAD_BYTES: Final = len(PACKED) + 1
+_UNREADABLE: Final = (zstandard.ZstdError, ValueError, MemoryError)  # the last two: what it says of its length
 
 
 class Packer:
@@ -41,14 +46,14 @@ class Packer:
         )
 
     def packed(self, body: bytes) -> bytes:
-        """The record as a packed line without its check; itself where that would not be shorter."""
+        """The record as a packed line without its check; itself where that is no shorter, or cannot be had."""
         if not LEAST_BYTES <= len(body) <= MOST_BYTES:
             return body
         frame = self._frames.compress(body)
-        if len(frame) + _HEAD_BYTES < len(body):
-            for stand_in in _STAND_INS:
-                if stand_in not in frame:
-                    return b"".join((PACKED, stand_in, frame.replace(b"\n", stand_in)))
+        for stand_in in _STAND_INS:
+            if stand_in not in frame:
+                line = b"".join((PACKED, stand_in, frame.replace(b"\n", stand_in)))
+                return line if len(line) < len(body) and line.find(_BEGINNING, 1) < 0 else body
         return body
 
 
@@ -58,12 +63,12 @@ def unpacked(lines: Sequence[bytes]) -> list[bytes | None]:
         return []
     frames = [_frame_in(line) for line in lines]
     reader = zstandard.ZstdDecompressor(dict_data=_DICTIONARY)
-    try:
+    if hasattr(reader, "multi_decompress_to_buffer"):  # not every build of the library has it
         # All at once: every call lets go of the interpreter, and getting it back costs more than unpacking a line.
-        records = reader.multi_decompress_to_buffer([*frames])
-    except (zstandard.ZstdError, ValueError):  # ValueError: a frame does not say how long it is
-        return [_record_in(frame, reader) for frame in frames]
-    return [records[place].tobytes() for place in range(len(frames))]
+        with contextlib.suppress(*_UNREADABLE):
+            records = reader.multi_decompress_to_buffer([*frames])
+            return [records[place].tobytes() for place in range(len(frames))]
+    return [_record_in(frame, reader) for frame in frames]
 
 
 def _frame_in(line: bytes) -> bytes:
@@ -73,5 +78,5 @@ def _frame_in(line: bytes) -> bytes:
 def _record_in(frame: bytes, reader: zstandard.ZstdDecompressor) -> bytes | None:
     try:
         return reader.decompress(frame)
-    except zstandard.ZstdError:
+    except _UNREADABLE:
         return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,9 +23,10 @@ from pipeline.storage.parquet import PART_SCHEMA
 from pipeline.storage.snapshot import Snapshot
 from pipeline.storage.verify import verify
 from tests.descriptors import open_under
-from tests.rigs.disk import Disk, Fault, tree_of
+from tests.rigs.disk import Disk, Fault, Killed, tree_of
 
 PATIENCE_S = 20.0
+AT_LENGTH = "answer {}" + " at such length that it is packed" * 3
 
 
 def key(row: int) -> str:
@@ -228,26 +230,65 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-@pytest.mark.fault("C07")
-def test_a_folder_that_an_older_version_left_half_way_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line of its journal is packed. From here on that version must leave the folder alone."""
-    path = tmp_path / "checkpoint/job.json"
+def left_by_an_older_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Half way: three answers, none of their lines packed, and a request in flight. Gives the segment."""
+    path = folder / "checkpoint/job.json"
     with monkeypatch.context() as older:
         older.setattr(Packer, "packed", lambda _, body: body)
-        checkpoint = opened(tmp_path)
+        checkpoint = opened(folder)
         for row in range(3):
             checkpoint.sent(key(row))
-            checkpoint.record(answer(row))
+            checkpoint.record(answer(row, AT_LENGTH.format(row)))
         checkpoint.sent(key(3))
+        checkpoint.writer.commit()
         die(checkpoint)
-        path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 1'))
-    assert PACKED not in (tmp_path / "checkpoint/journal/0001.jsonl").read_bytes()
+    path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 1'))
+    return folder / "checkpoint/journal/0001.jsonl"
+
+
+def format_of(folder: Path) -> int:
+    return int(orjson.loads((folder / "checkpoint/job.json").read_bytes())["format"])
+
+
+@pytest.mark.fault("C07")
+def test_a_folder_that_an_older_version_left_half_way_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on that version must leave it alone."""
+    segment = left_by_an_older_version(tmp_path, monkeypatch)
+    assert PACKED not in segment.read_bytes()
     assert verify(str(tmp_path / "checkpoint")).damage == []
     checkpoint = opened(tmp_path)
-    assert (checkpoint.in_doubt, orjson.loads(path.read_bytes())["format"]) == (1, FORMAT)
-    checkpoint.record(answer(3))
+    assert (checkpoint.in_doubt, format_of(tmp_path)) == (1, FORMAT)
+    checkpoint.record(answer(3, AT_LENGTH.format(3)))
     close(checkpoint)
-    assert texts(tmp_path) == [f"answer {row}" for row in range(4)]
+    assert texts(tmp_path) == [AT_LENGTH.format(row) for row in range(4)]
+
+
+@pytest.mark.fault("C07")
+def test_a_damaged_folder_of_an_older_version_is_left_alone_until_it_is_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... and is this version's before the first packed line is in it, wherever the repair ends."""
+    segment = left_by_an_older_version(tmp_path, monkeypatch)
+    segment.write_bytes(segment.read_bytes().replace(b"answer 1", b"answer 2"))
+    before = tree_of(str(tmp_path))
+    with pytest.raises(CheckpointError, match="nothing was changed"):
+        opened(tmp_path)
+    assert tree_of(str(tmp_path)) == before
+    packed = 0
+    for at in range(1, 40):
+        shutil.copytree(tmp_path / "checkpoint", tmp_path / "killed/checkpoint")
+        disk = Disk(str(tmp_path / "killed"), Fault("rename", at, "kill"))
+        with contextlib.suppress(Killed):
+            verify(str(tmp_path / "killed/checkpoint"), repair=True, files=disk)
+        disk.die()
+        segments = (tmp_path / "killed/checkpoint/journal").iterdir()
+        if any(PACKED in each.read_bytes() for each in segments):
+            packed += 1
+            assert format_of(tmp_path / "killed") == FORMAT
+        shutil.rmtree(tmp_path / "killed")
+        if not disk.fired:
+            break
+    assert packed
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "what": 2}'])

@@ -12,11 +12,13 @@ from pipeline.storage.journal import (
     checked,
     job_seed,
     line_of,
+    lines_of,
     mended,
     scan,
     segment_name,
     segment_number,
 )
+from pipeline.storage.packing import PACKED, Packer
 from tests.descriptors import open_under
 from tests.rigs.disk import Disk, Fault
 
@@ -101,9 +103,13 @@ def test_a_bad_line_is_damage_when_a_sync_had_confirmed_it_and_a_torn_one_else(t
     assert (torn.damaged, len(torn.lines)) == (0, 1)
 
 
-def test_a_lost_newline_costs_neither_of_the_lines_it_parted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [10, 300])
+@pytest.mark.parametrize("second", [10, 300])
+def test_a_lost_newline_costs_neither_of_the_lines_it_parted(first: int, second: int, tmp_path: Path) -> None:
+    """The longer ones stand packed."""
     log = segment(tmp_path)
-    put(log, record(1), record(2))
+    log.append(lines_of([record(1, "a " * first), record(2, "b " * second)], log.seed, Packer()))
+    assert (PACKED in on_disk(log)) == (max(first, second) == 300)
     log.sync(log.size)
     log.note_synced()
     data = on_disk(log)

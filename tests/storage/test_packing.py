@@ -3,9 +3,11 @@ from __future__ import annotations
 import hashlib
 import zlib
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,20 +93,50 @@ def test_a_line_of_the_first_version_is_read_for_good() -> None:
     assert unpacked([line]) == [ANSWER]
 
 
+def test_a_frame_that_holds_what_a_line_begins_with_is_left_as_a_json_line() -> None:
+    """Or a lost newline before it would cost two records."""
+    noise = hashlib.shake_256(b"1").digest(300)
+    assert Packer().packed(b'{"' + noise + b"x" * 600) == b'{"' + noise + b"x" * 600
+    assert Packer().packed(b"{'" + noise + b"x" * 600).startswith(PACKED)
+
+
+def test_a_library_without_its_call_for_many_frames_reads_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        def __init__(self, **options: Any) -> None:
+            self.decompress = whole(**options).decompress
+
+    whole = zstandard.ZstdDecompressor
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", Plain)
+    assert unpacked([bytes.fromhex(LINE)] * 2) == [ANSWER] * 2
+
+
+UNREADABLE = [
+    b"",
+    b"\0",
+    b"\0\x28\xb5\x2f\xfd",
+    b"\0\x28\xb5\x2f\xfd\xe0" + (1 << 62).to_bytes(8, "little") + b"\1\0\0",
+    b"\0no frame at all",
+    Packer().packed(ANSWER)[4:-3],
+    b"\0" + zstandard.compress(b""),
+    b"\0" + zstandard.compress(b"of no record"),
+]
+
+
 @pytest.mark.fault("C02")
-@pytest.mark.parametrize(
-    "frame", [b"", b"\0", b"\0\x28\xb5\x2f\xfd", b"\0no frame at all", Packer().packed(ANSWER)[4:-3]]
-)
+@pytest.mark.parametrize("frame", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_a_line_with_its_check_and_no_record_is_told_and_costs_no_other(frame: bytes, tmp_path: Path) -> None:
     log = Segment(Files(), str(tmp_path / "0001.jsonl"), JOB, 1)
     log.append(lines_of([ANSWER], log.seed, Packer()))
-    log.append(sealed(PACKED + frame, log.seed))
+    bad = sealed(PACKED + frame, log.seed)
+    log.append(bad)
     log.append(lines_of([ANSWER], log.seed, Packer()))
+    log.append(b"torn\n")
     log.sync(log.size)
     log.note_synced()
+    log.append(bad)
     held = scan(Files().read(log.path), JOB)
     assert held.lines == [ANSWER + b"}"] * 2
-    assert (held.damaged, held.tail) == (1, PACKED + frame)
+    assert (held.damaged, held.tail) == (2, b"%btorn\n%b" % (bad, bad[:-1]))
 
 
 def sealed(line: bytes, seed: int) -> bytes:

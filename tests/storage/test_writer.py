@@ -16,7 +16,7 @@ from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest
 from pipeline.storage.manifest import read as read_manifest
 from pipeline.storage.packing import MOST_BYTES
-from pipeline.storage.writer import Writer
+from pipeline.storage.writer import SEAL_BYTES, SEAL_ROWS, Writer
 from tests.rigs.disk import Disk, Fault, Killed
 from tests.rigs.power import Volume
 
@@ -137,6 +137,10 @@ def test_a_segment_is_full_by_bytes_too(tmp_path: Path) -> None:
     writer.seal_bytes = MOST_BYTES
     writer.append(record(1, "x" * MOST_BYTES))
     assert writer.full
+
+
+def test_a_segment_of_packed_records_is_no_longer_than_others_when_it_is_unpacked() -> None:
+    assert MOST_BYTES * SEAL_ROWS < SEAL_BYTES
 
 
 def test_marks_of_what_is_in_flight_move_on_to_the_next_segment(tmp_path: Path) -> None:
