@@ -7,6 +7,8 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from pipeline.collector import spare
+
 Result = TypeVar("Result")
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -20,10 +22,7 @@ except ImportError:  # not made for every platform; asyncio's own loop serves
 
 def run_loop(main: Coroutine[Any, Any, Result]) -> Result:
     """Until ``main`` has ended; gives what it gives, raises what it raises."""
-    # Each request makes objects that die with it; walking all that was imported again and again for their sake costs
-    # a third of a request.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    spare()
+    gc.freeze()  # what is there by now stays: the collector need not look at it any more
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "pipeline"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"records", "loop"}),
-    frozenset({"errors", "ledger"}),
+    frozenset({"records", "collector"}),
+    frozenset({"errors", "ledger", "loop"}),
     # Strangers to each other: each knows records and errors alone.
     frozenset({"prompts", "answers", "pool", "feed", "progress", "watch", "noticed", "stop", "runlog", "evaluate"})
     | frozenset({"drift", "screen", "environment", "notify", "share", "descriptors"})

@@ -17,6 +17,7 @@ from pipeline.cli import look, send, serve, start
 from pipeline.cli.given import change_directory
 from pipeline.cli.options import EXIT_CODES, folder_option
 from pipeline.cli.say import open_streams, say, to_nowhere
+from pipeline.collector import spare
 from pipeline.errors import OF_THE_USER, PipelineError
 
 
@@ -47,6 +48,7 @@ def main() -> NoReturn:
     """The installed command."""
     # Read by polars' allocator when it is loaded: give memory back soon, or the peak of a long table doubles.
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:100,muzzy_decay_ms:0")
+    spare()
     open_streams()
     code = call()
     if code == 130:

@@ -68,7 +68,7 @@ def test_a_signal_drains_what_is_in_flight_and_the_rerun_pays_for_nothing_twice(
 
 
 def test_a_second_signal_leaves_at_once_and_keeps_what_was_received(simulate: Simulate, new_job: NewJob) -> None:
-    endpoint = simulate(latency_s=0.05, faults={"hang": 0.1}, seed=3)
+    endpoint = simulate(latency_s=0.05, faults={"hang": 0.1}, seed=4)
     job = new_job(endpoint)
     job.number_of_rows(200)
     process = job.start()
