@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import zlib
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -98,16 +97,6 @@ def test_a_frame_that_holds_what_a_line_begins_with_is_left_as_a_json_line() -> 
     noise = hashlib.shake_256(b"1").digest(300)
     assert Packer().packed(b'{"' + noise + b"x" * 600) == b'{"' + noise + b"x" * 600
     assert Packer().packed(b"{'" + noise + b"x" * 600).startswith(PACKED)
-
-
-def test_a_library_without_its_call_for_many_frames_reads_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Plain:
-        def __init__(self, **options: Any) -> None:
-            self.decompress = whole(**options).decompress
-
-    whole = zstandard.ZstdDecompressor
-    monkeypatch.setattr(zstandard, "ZstdDecompressor", Plain)
-    assert unpacked([bytes.fromhex(LINE)] * 2) == [ANSWER] * 2
 
 
 UNREADABLE = [
