@@ -84,8 +84,7 @@ class Checkpoint:
     ) -> Checkpoint:
         found = recovery.look(files, layout, job.job)
         recovery.refuse_damage(found, layout.folder)
-        if job.format != FORMAT:
-            job = replace(job, format=FORMAT)
+        if job.format != FORMAT:  # found whole; from the first segment on it is this version's
             write_job(files, layout, job)
         recovery.empty_asides(files, layout)
         if found.sealed:

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from pipeline.storage.files import Files, create_log, sync_folder, write_whole
-from pipeline.storage.packing import PACKED, Packer, unpacked
+from pipeline.storage.packing import PACKED, Packer, Unpacker
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1: no packed lines
@@ -196,26 +196,26 @@ def scan(data: bytes, job: str) -> Scan:
         return Scan([], more.count(b"\n"), data, 0)
     lines: list[bytes] = []
     bad: list[tuple[int, bytes]] = []
-    packed: list[tuple[int, int, bytes]] = []  # offset, place among the lines, and the line
     synced = 0
+    unpacker = Unpacker()
     for offset, piece, good in _pieces(data, start, seed):
-        if not good:
+        body = _body_in(piece, unpacker) if good else None
+        if body is None:
             bad.append((offset, piece))
-        elif piece.startswith(PACKED):
-            packed.append((offset, len(lines), piece))
-            lines.append(b"")
-        elif piece.startswith(_SYNCED):
+        elif body.startswith(_SYNCED):
             synced = max(synced, int(orjson.loads(piece)["o"]))
         else:
-            lines.append(piece[:-_TAIL_BYTES] + b"}")
-    bodies = unpacked([piece[:-_CHECK_BYTES] for _, _, piece in packed])
-    for (offset, place, piece), body in zip(packed, bodies, strict=True):
-        if body is not None and body.startswith(_RECORD):
-            lines[place] = body + b"}"
-        else:  # the check holds, and yet it is none of ours
-            bad.append((offset, piece))
+            lines.append(body + b"}")
     damaged = sum(1 for at, _ in bad if at < synced)
-    return Scan([line for line in lines if line], damaged, b"\n".join(piece for _, piece in sorted(bad)), synced)
+    return Scan(lines, damaged, b"\n".join(piece for _, piece in bad), synced)
+
+
+def _body_in(line: bytes, unpacker: Unpacker) -> bytes | None:
+    """What a line says whose check holds; None for a packed one that is none of ours all the same."""
+    if not line.startswith(PACKED):
+        return line[:-_TAIL_BYTES]
+    body = unpacker.unpacked(line[:-_CHECK_BYTES])
+    return body if body is not None and body.startswith(_RECORD) else None
 
 
 def mended(held: Scan, job: str, number: int) -> bytes:

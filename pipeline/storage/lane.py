@@ -32,7 +32,7 @@ class Lane(Checkpoint):
         try:
             job = read_job(files, layout)
             if job is None or job.format != FORMAT:
-                raise CheckpointError(f"{layout.job} has gone, or is an older version's, while the run was starting")
+                raise CheckpointError(f"{layout.job} has gone, or is an older version's; run it again")
             manifest = SharedManifest(files, layout.folder, job.job)
             writer = Writer(files, layout, job.job, manifest, first + number, step=lanes)
         except OSError as exc:

@@ -10,7 +10,6 @@ stays a line among lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,19 +55,17 @@ class Packer:
         return body
 
 
-def unpacked(lines: Sequence[bytes]) -> list[bytes | None]:
-    """The records of packed lines without their checks; None where there is none in it."""
-    # One by one: the library's call for many frames at once kept 2 MB a segment (measured in a run of a million rows).
-    reader = zstandard.ZstdDecompressor(dict_data=_DICTIONARY)
-    return [_record_in(_frame_in(line), reader) for line in lines]
+class Unpacker:
+    """For one thread at a time. A frame at a time, too: the library's call for many at once kept 2 MB a segment
+    (measured in a run of a million rows)."""
 
+    def __init__(self) -> None:
+        self._frames = zstandard.ZstdDecompressor(dict_data=_DICTIONARY)
 
-def _frame_in(line: bytes) -> bytes:
-    return line[_HEAD_BYTES:].replace(line[len(PACKED) : _HEAD_BYTES], b"\n")
-
-
-def _record_in(frame: bytes, reader: zstandard.ZstdDecompressor) -> bytes | None:
-    try:
-        return reader.decompress(frame)
-    except _UNREADABLE:
-        return None
+    def unpacked(self, line: bytes) -> bytes | None:
+        """The record of a packed line without its check; None where there is none in it."""
+        frame = line[_HEAD_BYTES:].replace(line[len(PACKED) : _HEAD_BYTES], b"\n")
+        try:
+            return self._frames.decompress(frame)
+        except _UNREADABLE:
+            return None

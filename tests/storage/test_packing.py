@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.storage import packing
 from pipeline.storage.files import Files
 from pipeline.storage.journal import Segment, body_of, job_seed, line_of, lines_of, scan
-from pipeline.storage.packing import MOST_BYTES, PACKED, Packer, unpacked
+from pipeline.storage.packing import MOST_BYTES, PACKED, Packer, Unpacker
 
 JOB = "0011223344556677"
 ANSWER = body_of(
@@ -44,7 +44,9 @@ def test_what_is_packed_comes_back_and_is_one_line(bodies: list[bytes]) -> None:
     packer = Packer()
     lines = [packer.packed(body) for body in bodies]
     packed = [line for line, body in zip(lines, bodies, strict=True) if line is not body]
-    assert unpacked(packed) == [body for line, body in zip(lines, bodies, strict=True) if line is not body]
+    assert [Unpacker().unpacked(line) for line in packed] == [
+        body for line, body in zip(lines, bodies, strict=True) if line is not body
+    ]
     assert all(line.startswith(PACKED) and b"\n" not in line for line in packed)
     assert all(len(line) <= len(body) for line, body in zip(lines, bodies, strict=True))
 
@@ -68,7 +70,7 @@ def test_a_byte_stands_in_for_newlines_however_many_there_are(newlines: int) -> 
     body = noise + b"\n" * newlines + b"x" * MOST_BYTES
     packed = packer.packed(body[:MOST_BYTES])
     assert packed.startswith(PACKED)
-    assert unpacked([packed]) == [body[:MOST_BYTES]]
+    assert Unpacker().unpacked(packed) == body[:MOST_BYTES]
 
 
 def test_a_frame_that_spares_no_byte_is_left_as_a_json_line() -> None:
@@ -89,7 +91,7 @@ def test_the_dictionary_never_changes() -> None:
 def test_a_line_of_the_first_version_is_read_for_good() -> None:
     """Packed with the dictionary and library of that version."""
     line = bytes.fromhex(LINE)
-    assert unpacked([line]) == [ANSWER]
+    assert Unpacker().unpacked(line) == ANSWER
 
 
 def test_a_frame_that_holds_what_a_line_begins_with_is_left_as_a_json_line() -> None:
