@@ -115,7 +115,7 @@ class Checkpoint:
         self.in_doubt = len(doubts)
         for number, held in found.segments.items():
             self.cut_tails += bool(held.tail)
-            self.writer.roll(number)
+            self.writer.roll(number, held)
         if found.segments:
             # Or a segment of marks alone could come back after the note of its doubts has left the journal.
             sync_folder(self.files, self.layout.journal)

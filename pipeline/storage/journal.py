@@ -29,6 +29,9 @@ from pipeline.storage.packing import PACKED, Packer, Unpacker
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1: no packed lines
+REMEMBERED_BYTES = 8 << 20
+"""Of a segment; what follows in a longer one is read from the file, where its long lines are cheap to read."""
+
 _CHECK_BYTES = 8
 _TAIL_BYTES = len(b',"c":"00000000"}')
 _START = re.compile(rb'\{"(?:e":"|z")')
@@ -47,14 +50,8 @@ def line_of(body: bytes, seed: int) -> bytes:
     return b'%b,"c":"%08x"}\n' % (body, zlib.crc32(body, seed))
 
 
-def lines_of(bodies: Sequence[bytes], seed: int, packer: Packer) -> bytes:
-    """Records as lines, packed where that is shorter."""
-    if len(bodies) == 1:  # every answer comes alone; several only where a segment takes over from another
-        return _packed_line(bodies[0], seed, packer)
-    return b"".join([_packed_line(body, seed, packer) for body in bodies])
-
-
-def _packed_line(body: bytes, seed: int, packer: Packer) -> bytes:
+def packed_line(body: bytes, seed: int, packer: Packer) -> bytes:
+    """The record as a line, packed where that is shorter."""
     packed = packer.packed(body)
     return line_of(body, seed) if packed is body else b"%b%08x\n" % (packed, zlib.crc32(packed, seed))
 
@@ -112,6 +109,8 @@ class Segment:
         self.durable = 0  # the offset up to which a sync has come back
         self.records = 0
         self.acknowledged = 0  # of these records
+        self._bodies: list[bytes] = []  # of the records, all or as many as are remembered
+        self._check = 0  # the CRC-32 of all that was appended
         self._ragged = False  # bytes of an unfinished line may stand behind ``size``
         try:
             self.append(_header(job, number, salt))
@@ -121,8 +120,9 @@ class Segment:
             self.close()
             raise
 
-    def append(self, data: bytes) -> None:
-        """Whole lines in one write. On an error or a short write the file is cut back to whole lines; it raises."""
+    def append(self, data: bytes, records: Sequence[bytes] = ()) -> None:
+        """Whole lines in one write, and the bodies of the records among them. On an error or a short write the file is
+        cut back to whole lines; it raises."""
         if self._ragged:
             self._cut_back()
         try:
@@ -134,6 +134,18 @@ class Segment:
             self._cut_back()
             raise OSError(28, f"only {done} of {len(data)} bytes could be written", self.path)
         self.size += done
+        self.records += len(records)
+        if self.size <= REMEMBERED_BYTES:
+            self._bodies += records
+        self._check = zlib.crc32(data, self._check)  # last: whatever strikes before it, the file is taken apart
+
+    def held(self) -> Scan:
+        """What the file holds, without the marks where it is as it was written: then its lines need not be taken apart.
+        Raises OSError."""
+        data = self.files.read(self.path)
+        if len(self._bodies) == self.records and zlib.crc32(data) == self._check:
+            return Scan([body + b"}" for body in self._bodies], 0, b"", self.durable)
+        return scan(data, self.job)
 
     def _cut_back(self) -> None:
         # Going on after a short write would glue the next record to the fragment and lose both.
@@ -222,8 +234,9 @@ def mended(held: Scan, job: str, number: int) -> bytes:
     """A segment of the good lines alone."""
     salt = secrets.token_hex(4)
     seed = int(salt, 16)
-    lines = lines_of([line[:-1] for line in held.lines], seed, Packer())
-    whole = _header(job, number, salt) + lines
+    packer = Packer()
+    lines = [packed_line(line[:-1], seed, packer) for line in held.lines]
+    whole = b"".join((_header(job, number, salt), *lines))
     return whole + _note(len(whole), seed, job)
 
 

@@ -20,11 +20,11 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import Files, discard, sync_folder, write_whole
-from pipeline.storage.journal import Segment, lines_of, scan
+from pipeline.storage.journal import Scan, Segment, line_of, packed_line
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest, Part, part_line
 from pipeline.storage.packing import Packer
@@ -97,36 +97,38 @@ class Writer:
         """Write one record. Raises StorageError when the disk does not take it even on the second try."""
         with self._guard:
             try:
-                self._put(body)
+                self._put((body,))
             except StorageError:
                 self._unwritten.append(body)
                 raise
             self._unacknowledged.append(body)
             self.written += 1
-            self._current.records += 1
         if not self._dirty.is_set():  # it is cleared before anything is made durable
             self._dirty.set()
 
     def mark(self, body: bytes) -> None:
         """Write a line that no one waits for: it outlives the process, and is never counted."""
         with self._guard:
-            self._put(body)
+            self._put((), (body,))
 
-    def _put(self, *bodies: bytes) -> None:
+    def _put(self, records: Sequence[bytes], marks: Iterable[bytes] = ()) -> None:
         try:
-            self._write(self._current, bodies)
+            self._write(self._current, records, marks)
         except OSError as exc:
             if exc.errno in _DISK_FULL:
                 self._spend_ballast()
             else:
                 self._rescue(exc)
             try:
-                self._write(self._current, bodies)
+                self._write(self._current, records, marks)
             except OSError as again:
                 raise self._broken(again) from again
 
-    def _write(self, segment: Segment, bodies: Sequence[bytes]) -> None:
-        segment.append(lines_of(bodies, segment.seed, self._packer))
+    def _write(self, segment: Segment, records: Sequence[bytes], marks: Iterable[bytes]) -> None:
+        seed = segment.seed
+        lines = [packed_line(body, seed, self._packer) for body in records]
+        lines += [line_of(body, seed) for body in marks]
+        segment.append(b"".join(lines), records)
 
     def _spend_ballast(self) -> None:
         self.disk_full = True
@@ -160,7 +162,7 @@ class Writer:
             self._full.append(self._current)
             self._current, self._spare = self._spare, None
             if self.in_flight:
-                self._put(*self.in_flight.values())
+                self._put((), self.in_flight.values())
         self._dirty.set()
         self._work.set()
 
@@ -222,7 +224,7 @@ class Writer:
         try:
             with self._making:
                 fresh, self._spare = self._spare or self._new_segment(), None
-            self._write(fresh, [*self._unacknowledged, *self.in_flight.values()])
+            self._write(fresh, tuple(self._unacknowledged), self.in_flight.values())
             fresh.sync(fresh.size)
         except OSError as again:
             self._sync_dead = True
@@ -236,7 +238,6 @@ class Writer:
                 self._synced.add(dead.number)
         self._full.append(self._current)
         self._current = fresh
-        fresh.records = len(self._unacknowledged)
         self._acknowledge(fresh, fresh.records)
         self._note(fresh)
         self._work.set()
@@ -253,15 +254,15 @@ class Writer:
             segment = self._full[0]
             segment.close()
             try:
-                self.roll(segment.number)
+                self.roll(segment.number, segment.held())
             except OSError as exc:
                 raise self._broken(exc) from exc
             with self._guard:
                 self._full.popleft()
                 self._synced.discard(segment.number)
 
-    def roll(self, number: int) -> Part | None:
-        return roll_segment(self.files, self.layout, self.job, self.manifest, number)
+    def roll(self, number: int, held: Scan) -> Part | None:
+        return roll_segment(self.files, self.layout, self.job, self.manifest, number, held)
 
     # -- threads and the end ---------------------------------------------------------------------------------------
 
@@ -352,11 +353,10 @@ class Writer:
         self.manifest.close()
 
 
-def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, number: int) -> Part | None:
-    """Make one segment of the journal a part; every step may be repeated. None when it held no record.
-    Raises OSError where acknowledged lines do not read back."""
+def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, number: int, held: Scan) -> Part | None:
+    """Make one segment of the journal, which holds that, a part; every step may be repeated. None when it held no
+    record. Raises OSError where acknowledged lines do not read back."""
     path = layout.segment(number)
-    held = scan(files.read(path), job)
     if held.damaged:
         raise OSError(errno.EIO, f"{held.damaged} acknowledged line(s) do not read back as they were written", path)
     if held.tail:

@@ -124,9 +124,11 @@ def acknowledged_before_the_sync(patch: Patch) -> None:
 def _rolled(patch: Patch, order: str) -> None:
     """Sealing with its steps in another order: w(rite the part), l(ist it), r(emove the segment)."""
 
-    def roll_segment(files: Files, layout: Layout, job: str, index: Manifest, number: int) -> Part | None:
+    def roll_segment(
+        files: Files, layout: Layout, job: str, index: Manifest, number: int, held: journal.Scan
+    ) -> Part | None:
         path = layout.segment(number)
-        table = table_of(journal.scan(files.read(path), job).lines)
+        table = table_of(held.lines)
         data = part_bytes(table)
         size, sha256 = recovery.print_of(data)
         part = Part(number, part_name(number), table.height, size, sha256)
@@ -164,7 +166,7 @@ def a_torn_line_taken_for_a_line(patch: Patch) -> None:
     def scan(data: bytes, job: str) -> journal.Scan:
         return whole(data if data.endswith(b"\n") else data + b"\n", job)
 
-    for room in (recovery, writer, snapshot):
+    for room in (journal, recovery, snapshot):
         patch.setattr(room, "scan", scan)
     no_check_of_lines(patch)
 

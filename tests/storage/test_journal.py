@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.storage import journal
 from pipeline.storage.files import Files
 from pipeline.storage.journal import (
+    Scan,
     Segment,
     body_of,
     checked,
     job_seed,
     line_of,
-    lines_of,
     mended,
+    packed_line,
     scan,
     segment_name,
     segment_number,
@@ -108,7 +110,8 @@ def test_a_bad_line_is_damage_when_a_sync_had_confirmed_it_and_a_torn_one_else(t
 def test_a_lost_newline_costs_neither_of_the_lines_it_parted(first: int, second: int, tmp_path: Path) -> None:
     """The longer ones stand packed."""
     log = segment(tmp_path)
-    log.append(lines_of([record(1, "a " * first), record(2, "b " * second)], log.seed, Packer()))
+    for body in (record(1, "a " * first), record(2, "b " * second)):
+        log.append(packed_line(body, log.seed, Packer()))
     assert (PACKED in on_disk(log)) == (max(first, second) == 300)
     log.sync(log.size)
     log.note_synced()
@@ -180,3 +183,79 @@ def test_only_our_own_names_are_segments() -> None:
     assert segment_number(segment_name(12345)) == 12345
     assert [segment_number(name) for name in ("a.jsonl", "0001.jsonl.tmp", ".jsonl", "1.txt", "-1.jsonl")] == [None] * 5
     assert job_seed("a") != job_seed("b")
+
+
+# -- what a writer remembers of its file -------------------------------------------------------------------------------
+
+
+def told(segment: Segment, *bodies: bytes) -> None:
+    """Appended as the writer does it."""
+    packer = Packer()
+    segment.append(b"".join(packed_line(body, segment.seed, packer) for body in bodies), bodies)
+
+
+@pytest.fixture
+def taken_apart(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time a file was."""
+    seen: list[int] = []
+
+    def spy(data: bytes, job: str) -> Scan:
+        seen.append(len(data))
+        return scan(data, job)
+
+    monkeypatch.setattr(journal, "scan", spy)
+    return seen
+
+
+def test_a_file_as_it_was_written_is_not_taken_apart(tmp_path: Path, taken_apart: list[int]) -> None:
+    log = segment(tmp_path)
+    put(log, b'{"e":"s","k":"mark"')
+    told(log, record(1), record(2, "a " * 300))
+    log.sync(log.size)
+    log.note_synced()
+    told(log, record(3))
+    assert log.held().lines == [line + b"}" for line in (record(1), record(2, "a " * 300), record(3))]
+    assert log.records == 3
+    assert not taken_apart
+
+
+def test_a_changed_byte_is_seen_whatever_is_remembered(tmp_path: Path) -> None:
+    log = segment(tmp_path)
+    told(log, record(1), record(2, "a " * 300))
+    log.sync(log.size)
+    log.note_synced()
+    whole = on_disk(log)
+    for at in range(len(whole)):
+        Path(log.path).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        held = log.held()
+        assert held == scan(on_disk(log), JOB)
+        assert held.damaged or held.tail  # the last line, a sync note, was never acknowledged itself
+
+
+def test_a_record_whose_writing_was_broken_into_is_found_in_the_file(tmp_path: Path, taken_apart: list[int]) -> None:
+    log = segment(tmp_path)
+    told(log, record(1))
+    line = line_of(record(2), log.seed)
+    log.files.write(log.fd, line)  # ... and then an exception struck, before anyone took note
+    assert len(log.held().lines) == 2
+    assert len(taken_apart) == 1
+
+
+def test_a_file_cut_back_to_what_was_durable_is_read_anew(tmp_path: Path) -> None:
+    log = segment(tmp_path)
+    told(log, record(1))
+    log.sync(log.size)
+    told(log, record(2))
+    log.give_up()
+    assert log.held().lines == [record(1) + b"}"]
+
+
+def test_a_long_segment_is_not_remembered_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken_apart: list[int]
+) -> None:
+    monkeypatch.setattr(journal, "REMEMBERED_BYTES", 1_000)
+    log = segment(tmp_path)
+    for number in range(20):
+        told(log, record(number))
+    assert len(log.held().lines) == 20
+    assert len(taken_apart) == 1
