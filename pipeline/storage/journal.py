@@ -30,7 +30,9 @@ from pipeline.storage.packing import PACKED, Packer, Unpacker
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1: no packed lines
 REMEMBERED_BYTES = 8 << 20
-"""Of a segment; what follows in a longer one is read from the file, where its long lines are cheap to read."""
+REMEMBERED_RECORDS = 8_000
+"""A segment beyond either is read from its file alone. Bytes are counted as they stand there; of packed ones the second
+number is the bound, as no record of more than 2 KiB is packed."""
 
 _CHECK_BYTES = 8
 _TAIL_BYTES = len(b',"c":"00000000"}')
@@ -95,7 +97,7 @@ def number_in(name: str, prefix: str, suffix: str) -> int | None:
 
 
 class Segment:
-    """The one that is being appended to. Not safe for two writers; ``sync`` may run in another thread."""
+    """The one that is being appended to. Not safe for two writers; ``flush`` may run in another thread."""
 
     def __init__(self, files: Files, path: str, job: str, number: int) -> None:
         self.files = files
@@ -109,7 +111,7 @@ class Segment:
         self.durable = 0  # the offset up to which a sync has come back
         self.records = 0
         self.acknowledged = 0  # of these records
-        self._bodies: list[bytes] = []  # of the records, all or as many as are remembered
+        self._bodies: list[bytes] | None = []  # of the records; None where they are to be read from the file
         self._check = 0  # the CRC-32 of all that was appended
         self._ragged = False  # bytes of an unfinished line may stand behind ``size``
         try:
@@ -121,8 +123,8 @@ class Segment:
             raise
 
     def append(self, data: bytes, records: Sequence[bytes] = ()) -> None:
-        """Whole lines in one write, and the bodies of the records among them. On an error or a short write the file is
-        cut back to whole lines; it raises."""
+        """Whole lines in one write; ``records``: the bodies of those that are records. On an error or a short write the
+        file is cut back to whole lines; it raises."""
         if self._ragged:
             self._cut_back()
         try:
@@ -134,17 +136,19 @@ class Segment:
             self._cut_back()
             raise OSError(28, f"only {done} of {len(data)} bytes could be written", self.path)
         self.size += done
-        self.records += len(records)
-        if self.size <= REMEMBERED_BYTES:
+        if records and self._bodies is not None:
             self._bodies += records
+            if self.size > REMEMBERED_BYTES or len(self._bodies) > REMEMBERED_RECORDS:
+                self._bodies = None
         self._check = zlib.crc32(data, self._check)  # last: whatever strikes before it, the file is taken apart
 
     def held(self) -> Scan:
-        """What the file holds, without the marks where it is as it was written: then its lines need not be taken apart.
-        Raises OSError."""
+        """What the file holds; of one that is as it was written the records alone, for then its lines need not be taken
+        apart. To be asked once. Raises OSError."""
         data = self.files.read(self.path)
-        if len(self._bodies) == self.records and zlib.crc32(data) == self._check:
-            return Scan([body + b"}" for body in self._bodies], 0, b"", self.durable)
+        bodies, self._bodies = self._bodies, None  # the writer keeps its last segment
+        if bodies is not None and len(data) == self.size and zlib.crc32(data) == self._check:
+            return Scan([body + b"}" for body in bodies], 0, b"", self.durable)
         return scan(data, self.job)
 
     def _cut_back(self) -> None:
@@ -153,9 +157,13 @@ class Segment:
         self.files.truncate(self.fd, self.size)
         self._ragged = False
 
+    def flush(self) -> None:
+        """Everything written before this call is durable when it returns; whoever calls notes that in ``durable``."""
+        self.files.datasync(self.fd)
+
     def sync(self, size: int) -> None:
         """Everything before offset ``size`` is durable when it returns; perhaps more, which no one may rely on."""
-        self.files.datasync(self.fd)
+        self.flush()
         self.durable = size
 
     def note_synced(self) -> None:
@@ -187,7 +195,7 @@ class Segment:
 class Scan:
     """What a segment's bytes hold. ``damaged`` counts bad pieces before ``synced``: these had been acknowledged."""
 
-    lines: list[bytes]  # the good records, JSON objects without their checks; header and sync notes left out
+    lines: list[bytes]  # the good ones, JSON objects without their checks; no header, no sync notes
     damaged: int
     tail: bytes  # what is no good line (as a rule what a crash left unfinished), in file order
     synced: int

@@ -20,7 +20,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import Files, discard, sync_folder, write_whole
@@ -103,6 +103,7 @@ class Writer:
                 raise
             self._unacknowledged.append(body)
             self.written += 1
+            self._current.records += 1
         if not self._dirty.is_set():  # it is cleared before anything is made durable
             self._dirty.set()
 
@@ -111,7 +112,7 @@ class Writer:
         with self._guard:
             self._put((), (body,))
 
-    def _put(self, records: Sequence[bytes], marks: Iterable[bytes] = ()) -> None:
+    def _put(self, records: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
         try:
             self._write(self._current, records, marks)
         except OSError as exc:
@@ -124,7 +125,7 @@ class Writer:
             except OSError as again:
                 raise self._broken(again) from again
 
-    def _write(self, segment: Segment, records: Sequence[bytes], marks: Iterable[bytes]) -> None:
+    def _write(self, segment: Segment, records: Sequence[bytes], marks: Sequence[bytes]) -> None:
         seed = segment.seed
         lines = [packed_line(body, seed, self._packer) for body in records]
         lines += [line_of(body, seed) for body in marks]
@@ -162,7 +163,7 @@ class Writer:
             self._full.append(self._current)
             self._current, self._spare = self._spare, None
             if self.in_flight:
-                self._put((), self.in_flight.values())
+                self._put((), tuple(self.in_flight.values()))
         self._dirty.set()
         self._work.set()
 
@@ -179,8 +180,8 @@ class Writer:
     def commit(self) -> None:
         """Make everything written before this call durable, then acknowledge it. Raises StorageError."""
         with self._guard:
-            if self._sync_dead and self.failure is not None:
-                raise self.failure
+            if self._sync_dead:
+                raise self.failure or self._broken(OSError(errno.EIO, os.strerror(errno.EIO)))
             full = [segment for segment in self._full if segment.number not in self._synced]
             current, size, records = self._current, self._current.size, self._current.records
         for segment in full:
@@ -191,14 +192,15 @@ class Writer:
     def _sync(self, segment: Segment, size: int, records: int, *, full: bool) -> bool:
         """False when the sync failed, and everything unacknowledged has moved to a new segment, durably."""
         try:
-            segment.sync(size)
+            segment.flush()
         except OSError as exc:
             with self._guard:
                 self._rescue(exc)
             return False
         with self._guard:
             self._acknowledge(segment, records)
-            if segment.number not in self._synced:
+            if segment.number not in self._synced:  # else a rescue came in between, and has cut it off
+                segment.durable = size
                 self._note(segment)
                 if full:
                     self._synced.add(segment.number)
@@ -218,16 +220,16 @@ class Writer:
         """A descriptor is dead: write all that is unacknowledged into a new segment, once, and go on there."""
         if self._sync_dead:
             raise self._broken(exc)
+        self._sync_dead = True  # until everything stands elsewhere: whatever strikes on the way, no sync tells anything
         if exc.errno in _DISK_FULL:
             self._spend_ballast()
         fresh: Segment | None = None
         try:
             with self._making:
                 fresh, self._spare = self._spare or self._new_segment(), None
-            self._write(fresh, tuple(self._unacknowledged), self.in_flight.values())
+            self._write(fresh, tuple(self._unacknowledged), tuple(self.in_flight.values()))
             fresh.sync(fresh.size)
         except OSError as again:
-            self._sync_dead = True
             if fresh is not None:
                 fresh.remove()
             raise self._broken(again) from exc
@@ -238,8 +240,10 @@ class Writer:
                 self._synced.add(dead.number)
         self._full.append(self._current)
         self._current = fresh
+        fresh.records = len(self._unacknowledged)
         self._acknowledge(fresh, fresh.records)
         self._note(fresh)
+        self._sync_dead = False
         self._work.set()
 
     def unsaved(self) -> list[bytes]:
@@ -354,7 +358,7 @@ class Writer:
 
 
 def roll_segment(files: Files, layout: Layout, job: str, manifest: Manifest, number: int, held: Scan) -> Part | None:
-    """Make one segment of the journal, which holds that, a part; every step may be repeated. None when it held no
+    """Make one segment of the journal a part; every step may be repeated. ``held``: what it holds. None when that is no
     record. Raises OSError where acknowledged lines do not read back."""
     path = layout.segment(number)
     if held.damaged:

@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.storage import writer as writing
 from pipeline.storage.files import Files, create, make_folder
-from pipeline.storage.journal import body_of, scan
+from pipeline.storage.journal import Segment, body_of, line_of, scan
 from pipeline.storage.layout import Layout
 from pipeline.storage.manifest import Manifest
 from pipeline.storage.manifest import read as read_manifest
@@ -282,6 +284,81 @@ def test_records_of_a_segment_that_was_synced_are_not_written_twice_when_the_nex
     assert journal(tmp_path) == {"0001.jsonl": [0, 1, 2], "0002.jsonl": [], "0003.jsonl": [3]}
     writer.close()
     assert parts(tmp_path) == {1: 3, 3: 1}
+
+
+@pytest.mark.fault("P07")
+def test_rows_may_end_while_their_marks_are_written_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(str(tmp_path), Fault("datasync", 2, "EIO"))
+    writer = writer_on(tmp_path, disk)
+    writer.in_flight.update({f"{number:032x}": mark(number) for number in range(3)})
+    writer.append(record(5))
+
+    def line_of_mark(body: bytes, seed: int) -> bytes:
+        writer.in_flight.pop(f"{1:032x}", None)  # the event loop's thread does that, and takes no guard for it
+        return line_of(body, seed)
+
+    monkeypatch.setattr(writing, "line_of", line_of_mark)
+    writer.commit()
+    assert (writer.acknowledged, writer.failure, disk.synced_again) == (1, None, 0)
+    assert len(scan((tmp_path / "journal/0002.jsonl").read_bytes(), JOB).lines) == 4
+
+
+@pytest.mark.fault("P07")
+def test_after_a_rescue_that_was_broken_into_no_sync_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(str(tmp_path), Fault("datasync", 2, "EIO"))
+    writer = writer_on(tmp_path, disk)
+    writer.append(record(1))
+
+    def out_of_memory(segment: Segment) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Segment, "give_up", out_of_memory)
+    with pytest.raises(MemoryError):
+        writer.commit()
+    monkeypatch.undo()
+    writer.append(record(2))
+    with pytest.raises(StorageError):
+        writer.commit()
+    with pytest.raises(StorageError):
+        writer.abandon()
+    assert (writer.acknowledged, disk.synced_again) == (0, 0)
+    assert writer.unsaved() == [record(1), record(2)]
+
+
+@pytest.mark.fault("P07")
+def test_a_write_that_fails_just_after_a_sync_doubles_nothing(tmp_path: Path) -> None:
+    """What that sync covers is not acknowledged yet, and so is written elsewhere: it must leave the old segment."""
+
+    class Guard:
+        """``meanwhile`` happens before it is taken for the second time: after the sync, before the acknowledgement."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self._taken = 0
+
+        def __enter__(self) -> None:
+            self._taken += 1
+            if self._taken == 2:
+                meanwhile()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    def meanwhile() -> None:
+        disk.faults = (Fault("write", disk.calls["write"] + 1, "EIO"),)
+        writer.append(record(2))
+
+    disk = Disk(str(tmp_path))
+    writer = writer_on(tmp_path, disk)
+    writer.append(record(1))
+    writer._guard = cast(threading.Lock, Guard())
+    writer.commit()
+    writer.commit()
+    assert (writer.written, writer.acknowledged) == (2, 2)
+    assert journal(tmp_path) == {"0001.jsonl": [], "0002.jsonl": [1, 2]}
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------
