@@ -19,7 +19,19 @@ import pytest
 
 from pipeline.media import Kind
 from pipeline.records import Outcome
-from pipeline.storage import checkpoint, files, journal, lines, manifest, recovery, shelf, snapshot, verify, writer
+from pipeline.storage import (
+    checkpoint,
+    files,
+    journal,
+    lines,
+    manifest,
+    recovery,
+    sealing,
+    shelf,
+    snapshot,
+    verify,
+    writer,
+)
 from pipeline.storage.files import ASIDE, Files, create, discard, publish, write_all, write_whole
 from pipeline.storage.keys import Keys
 from pipeline.storage.layout import Layout
@@ -54,10 +66,7 @@ def no_check_of_lines(patch: Patch) -> None:
 
 
 def no_sync_of_the_journal(patch: Patch) -> None:
-    def sync(self: journal.Segment, size: int) -> None:
-        self.durable = size
-
-    patch.setattr(journal.Segment, "sync", sync)
+    patch.setattr(journal.Segment, "flush", lambda self: None)
 
 
 def _unsynced(files: Files, path: str, data: bytes) -> None:
@@ -69,11 +78,11 @@ def _unsynced(files: Files, path: str, data: bytes) -> None:
 
 
 def no_sync_of_parts(patch: Patch) -> None:
-    patch.setattr(writer, "write_whole", _unsynced)
+    patch.setattr(sealing, "write_whole", _unsynced)
 
 
 def no_sync_of_folders(patch: Patch) -> None:
-    for room in (files, journal, checkpoint, writer, verify):
+    for room in (files, journal, checkpoint, sealing, writer, verify):
         patch.setattr(room, "sync_folder", lambda files, folder: None)
 
 
@@ -268,7 +277,7 @@ def media_saved_after_their_part_is_listed(patch: Patch) -> None:
         while late:
             late.pop()()
 
-    patch.setattr(writer, "table_of", table_of_late)
+    patch.setattr(sealing, "table_of", table_of_late)
     patch.setattr(Manifest, "add", add)
 
 
