@@ -52,8 +52,14 @@ def line_of(body: bytes, seed: int) -> bytes:
     return b'%b,"c":"%08x"}\n' % (body, zlib.crc32(body, seed))
 
 
-def packed_line(body: bytes, seed: int, packer: Packer) -> bytes:
-    """The record as a line, packed where that is shorter."""
+def lines_of(bodies: Sequence[bytes], seed: int, packer: Packer) -> bytes:
+    """Records as lines, packed where that is shorter."""
+    if len(bodies) == 1:  # every answer comes alone; several only where a segment takes over from another
+        return _packed_line(bodies[0], seed, packer)
+    return b"".join([_packed_line(body, seed, packer) for body in bodies])
+
+
+def _packed_line(body: bytes, seed: int, packer: Packer) -> bytes:
     packed = packer.packed(body)
     return line_of(body, seed) if packed is body else b"%b%08x\n" % (packed, zlib.crc32(packed, seed))
 
@@ -116,7 +122,7 @@ class Segment:
         self._ragged = False  # bytes of an unfinished line may stand behind ``size``
         try:
             self.append(_header(job, number, salt))
-            self.sync(self.size)
+            self.sync()
             sync_folder(files, os.path.dirname(path))
         except OSError:
             self.close()
@@ -161,10 +167,10 @@ class Segment:
         """Everything written before this call is durable when it returns; whoever calls notes that in ``durable``."""
         self.files.datasync(self.fd)
 
-    def sync(self, size: int) -> None:
-        """Everything before offset ``size`` is durable when it returns; perhaps more, which no one may rely on."""
+    def sync(self) -> None:
+        """As ``flush``, where nothing is appended meanwhile."""
         self.flush()
-        self.durable = size
+        self.durable = self.size
 
     def note_synced(self) -> None:
         self.append(_note(self.durable, self.seed, self.job))
@@ -242,9 +248,8 @@ def mended(held: Scan, job: str, number: int) -> bytes:
     """A segment of the good lines alone."""
     salt = secrets.token_hex(4)
     seed = int(salt, 16)
-    packer = Packer()
-    lines = [packed_line(line[:-1], seed, packer) for line in held.lines]
-    whole = b"".join((_header(job, number, salt), *lines))
+    lines = lines_of([line[:-1] for line in held.lines], seed, Packer())
+    whole = _header(job, number, salt) + lines
     return whole + _note(len(whole), seed, job)
 
 

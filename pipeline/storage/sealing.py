@@ -1,5 +1,7 @@
-"""A segment of the journal becomes a part: write the part whole, list it, remove the segment. In this order a crash
-between two steps costs nothing, and each may be repeated.
+"""A segment of the journal becomes a part.
+
+The order is the protocol: the media files of its answers, then the part that names them, each written aside, synced,
+renamed, folder synced; manifest line synced, segment removed. A crash between two steps leaves what recovery repeats.
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@ Three things happen, each at its own pace:
 
 - ``append`` (the event loop): one ``write``; from here the line survives ``kill -9``.
 - ``commit`` (a thread, about every 50 ms): ``fdatasync``; from here it survives a power cut, and is *acknowledged*.
-- ``seal`` (another thread): a full segment becomes a part. The order is the protocol: the media files of its answers,
-  then the part that names them, each written aside, synced, renamed, folder synced; manifest line synced, segment
-  removed. A crash between two steps leaves what recovery repeats.
+- ``seal`` (another thread): a full segment becomes a part (``sealing`` has the order of the steps).
 
 Without threads (tests, recovery) the caller calls ``commit`` and ``seal`` itself.
 """
@@ -23,9 +21,9 @@ from collections.abc import Callable, Sequence
 
 from pipeline.errors import StorageError
 from pipeline.storage.files import Files, discard, sync_folder
-from pipeline.storage.journal import Scan, Segment, line_of, packed_line
+from pipeline.storage.journal import Scan, Segment, lines_of
 from pipeline.storage.layout import Layout
-from pipeline.storage.manifest import Manifest, Part
+from pipeline.storage.manifest import Manifest
 from pipeline.storage.packing import Packer
 from pipeline.storage.sealing import roll_segment
 
@@ -70,7 +68,7 @@ class Writer:
         self._making = threading.Lock()  # held while a spare is made, so that segments follow each other by number
         self._unacknowledged: deque[bytes] = deque()
         self._unwritten: list[bytes] = []
-        self._sync_dead = False  # a sync failed twice: never ask that descriptor again
+        self._sync_dead = False  # a rescue did not come to its end: never believe a sync again
         self._full: deque[Segment] = deque()  # no longer appended to, not yet sealed
         self._synced: set[int] = set()  # numbers of full segments that are durable
         self._spare: Segment | None = None
@@ -95,7 +93,8 @@ class Writer:
         """Write one record. Raises StorageError when the disk does not take it even on the second try."""
         with self._guard:
             try:
-                self._put((body,))
+                one = (body,)
+                self._put(one, records=one)
             except StorageError:
                 self._unwritten.append(body)
                 raise
@@ -108,26 +107,24 @@ class Writer:
     def mark(self, body: bytes) -> None:
         """Write a line that no one waits for: it outlives the process, and is never counted."""
         with self._guard:
-            self._put((), (body,))
+            self._put((body,))
 
-    def _put(self, records: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
+    def _put(self, bodies: Sequence[bytes], records: Sequence[bytes] = ()) -> None:
+        """``records``: those among the bodies that are no marks."""
         try:
-            self._write(self._current, records, marks)
+            self._write(self._current, bodies, records)
         except OSError as exc:
             if exc.errno in _DISK_FULL:
                 self._spend_ballast()
             else:
                 self._rescue(exc)
             try:
-                self._write(self._current, records, marks)
+                self._write(self._current, bodies, records)
             except OSError as again:
                 raise self._broken(again) from again
 
-    def _write(self, segment: Segment, records: Sequence[bytes], marks: Sequence[bytes]) -> None:
-        seed = segment.seed
-        lines = [packed_line(body, seed, self._packer) for body in records]
-        lines += [line_of(body, seed) for body in marks]
-        segment.append(b"".join(lines), records)
+    def _write(self, segment: Segment, bodies: Sequence[bytes], records: Sequence[bytes]) -> None:
+        segment.append(lines_of(bodies, segment.seed, self._packer), records)
 
     def _spend_ballast(self) -> None:
         self.disk_full = True
@@ -161,7 +158,7 @@ class Writer:
             self._full.append(self._current)
             self._current, self._spare = self._spare, None
             if self.in_flight:
-                self._put((), tuple(self.in_flight.values()))
+                self._put(tuple(self.in_flight.values()))
         self._dirty.set()
         self._work.set()
 
@@ -225,8 +222,9 @@ class Writer:
         try:
             with self._making:
                 fresh, self._spare = self._spare or self._new_segment(), None
-            self._write(fresh, tuple(self._unacknowledged), tuple(self.in_flight.values()))
-            fresh.sync(fresh.size)
+            records = tuple(self._unacknowledged)
+            self._write(fresh, (*records, *self.in_flight.values()), records)
+            fresh.sync()
         except OSError as again:
             if fresh is not None:
                 fresh.remove()
@@ -263,8 +261,8 @@ class Writer:
                 self._full.popleft()
                 self._synced.discard(segment.number)
 
-    def roll(self, number: int, held: Scan) -> Part | None:
-        return roll_segment(self.files, self.layout, self.job, self.manifest, number, held)
+    def roll(self, number: int, held: Scan) -> None:
+        roll_segment(self.files, self.layout, self.job, self.manifest, number, held)
 
     # -- threads and the end ---------------------------------------------------------------------------------------
 

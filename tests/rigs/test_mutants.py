@@ -216,15 +216,15 @@ def no_cut_back_after_a_short_write(patch: Patch) -> None:
 
 
 def a_failed_sync_asked_again(patch: Patch) -> None:
-    whole = journal.Segment.sync
+    whole = journal.Segment.flush
 
-    def sync(self: journal.Segment, size: int) -> None:
+    def flush(self: journal.Segment) -> None:
         try:
-            whole(self, size)
+            whole(self)
         except OSError:
-            whole(self, size)
+            whole(self)
 
-    patch.setattr(journal.Segment, "sync", sync)
+    patch.setattr(journal.Segment, "flush", flush)
 
 
 def no_ballast(patch: Patch) -> None:

@@ -15,8 +15,8 @@ from pipeline.storage.journal import (
     checked,
     job_seed,
     line_of,
+    lines_of,
     mended,
-    packed_line,
     scan,
     segment_name,
     segment_number,
@@ -36,9 +36,8 @@ def segment(folder: Path, *faults: Fault) -> Segment:
     return Segment(Disk(str(folder), *faults), str(folder / "0001.jsonl"), JOB, 1)
 
 
-def put(segment: Segment, *bodies: bytes) -> None:
-    for body in bodies:
-        segment.append(line_of(body, segment.seed))
+def put(segment: Segment, *records: bytes) -> None:
+    segment.append(lines_of(records, segment.seed, Packer()), records)
 
 
 def on_disk(segment: Segment) -> bytes:
@@ -77,7 +76,7 @@ def test_two_segments_never_share_a_salt(tmp_path: Path) -> None:
 def test_a_segment_of_another_job_holds_nothing_of_ours(tmp_path: Path) -> None:
     log = segment(tmp_path)
     put(log, record(1))
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     held = scan(on_disk(log), "another job")
     assert held.lines == []
@@ -98,7 +97,7 @@ def test_a_line_without_its_newline_was_cut(tmp_path: Path) -> None:
 def test_a_bad_line_is_damage_when_a_sync_had_confirmed_it_and_a_torn_one_else(tmp_path: Path) -> None:
     log = segment(tmp_path)
     put(log, record(1, "first"))
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     put(log, record(2, "second"))
     assert scan(on_disk(log).replace(b"first", b"fjrst"), JOB).damaged == 1
@@ -111,10 +110,9 @@ def test_a_bad_line_is_damage_when_a_sync_had_confirmed_it_and_a_torn_one_else(t
 def test_a_lost_newline_costs_neither_of_the_lines_it_parted(first: int, second: int, tmp_path: Path) -> None:
     """The longer ones stand packed."""
     log = segment(tmp_path)
-    for body in (record(1, "a " * first), record(2, "b " * second)):
-        log.append(packed_line(body, log.seed, Packer()))
+    put(log, record(1, "a " * first), record(2, "b " * second))
     assert (PACKED in on_disk(log)) == (max(first, second) == 300)
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     data = on_disk(log)
     for at in [at for at, byte in enumerate(data) if byte == 10][:-1]:
@@ -126,7 +124,7 @@ def test_a_lost_newline_costs_neither_of_the_lines_it_parted(first: int, second:
 def test_a_lost_header_does_not_take_its_lines_with_it(tmp_path: Path) -> None:
     log = segment(tmp_path)
     put(log, record(1))
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     put(log, record(2))
     held = scan(on_disk(log).replace(b'"salt":"', b'"sqlt":"'), JOB)
@@ -171,7 +169,7 @@ def test_a_segment_that_cannot_begin_leaves_no_descriptor(fault: Fault, tmp_path
 def test_a_mended_segment_holds_the_good_lines_alone(tmp_path: Path) -> None:
     log = segment(tmp_path)
     put(log, record(1), record(2, "two"), record(3))
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     held = scan(on_disk(log).replace(b"two", b"tvo"), JOB)
     whole = mended(held, JOB, 1)
@@ -189,12 +187,6 @@ def test_only_our_own_names_are_segments() -> None:
 # -- what a writer remembers of its file -------------------------------------------------------------------------------
 
 
-def told(segment: Segment, *bodies: bytes) -> None:
-    """Appended as the writer does it."""
-    packer = Packer()
-    segment.append(b"".join(packed_line(body, segment.seed, packer) for body in bodies), bodies)
-
-
 @pytest.fixture
 def taken_apart(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each time a file was."""
@@ -210,19 +202,19 @@ def taken_apart(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_file_as_it_was_written_is_not_taken_apart(tmp_path: Path, taken_apart: list[int]) -> None:
     log = segment(tmp_path)
-    put(log, b'{"e":"s","k":"mark"')
-    told(log, record(1), record(2, "a " * 300))
-    log.sync(log.size)
+    log.append(line_of(b'{"e":"s","k":"mark"', log.seed))
+    put(log, record(1), record(2, "a " * 300))
+    log.sync()
     log.note_synced()
-    told(log, record(3))
+    put(log, record(3))
     assert log.held().lines == [line + b"}" for line in (record(1), record(2, "a " * 300), record(3))]
     assert not taken_apart
 
 
 def test_a_changed_byte_is_seen_whatever_is_remembered(tmp_path: Path) -> None:
     log = segment(tmp_path)
-    told(log, record(1), record(2, "a " * 300))
-    log.sync(log.size)
+    put(log, record(1), record(2, "a " * 300))
+    log.sync()
     log.note_synced()
     whole = on_disk(log)
     for at in range(len(whole)):
@@ -234,7 +226,7 @@ def test_a_changed_byte_is_seen_whatever_is_remembered(tmp_path: Path) -> None:
 
 def test_a_record_whose_writing_was_broken_into_is_found_in_the_file(tmp_path: Path, taken_apart: list[int]) -> None:
     log = segment(tmp_path)
-    told(log, record(1))
+    put(log, record(1))
     line = line_of(record(2), log.seed)
     log.files.write(log.fd, line)  # ... and then an exception struck, before anyone took note
     assert len(log.held().lines) == 2
@@ -243,9 +235,9 @@ def test_a_record_whose_writing_was_broken_into_is_found_in_the_file(tmp_path: P
 
 def test_a_file_cut_back_to_what_was_durable_is_read_anew(tmp_path: Path) -> None:
     log = segment(tmp_path)
-    told(log, record(1))
-    log.sync(log.size)
-    told(log, record(2))
+    put(log, record(1))
+    log.sync()
+    put(log, record(2))
     log.give_up()
     assert log.held().lines == [record(1) + b"}"]
 
@@ -257,7 +249,7 @@ def test_a_long_segment_is_not_remembered(
     monkeypatch.setattr(journal, limit, 15)
     log = segment(tmp_path)
     for number in range(20):
-        told(log, record(number))
+        put(log, record(number))
     assert len(log.held().lines) == 20
     assert len(taken_apart) == 1
 
@@ -265,6 +257,6 @@ def test_a_long_segment_is_not_remembered(
 def test_what_was_remembered_is_given_away_once(tmp_path: Path, taken_apart: list[int]) -> None:
     """The writer lives on while the tables are made."""
     log = segment(tmp_path)
-    told(log, record(1))
+    put(log, record(1))
     assert [len(log.held().lines) for _ in range(2)] == [1, 1]
     assert len(taken_apart) == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.storage import packing
 from pipeline.storage.files import Files
-from pipeline.storage.journal import Segment, body_of, job_seed, line_of, packed_line, scan
+from pipeline.storage.journal import Segment, body_of, job_seed, line_of, lines_of, scan
 from pipeline.storage.packing import MOST_BYTES, PACKED, Packer, Unpacker
 
 JOB = "0011223344556677"
@@ -55,7 +55,7 @@ def test_what_is_packed_comes_back_and_is_one_line(bodies: list[bytes]) -> None:
 def test_records_come_back_from_a_segment_in_their_order(texts: list[str]) -> None:
     bodies = [body_of({"e": "o", "k": f"{number:032x}", "t": text}) for number, text in enumerate(texts)]
     header = b'{"e":"h","format":2,"job":"%b","seg":1,"salt":"0000002a"' % JOB.encode()
-    data = line_of(header, job_seed(JOB)) + b"".join(packed_line(body, 42, Packer()) for body in bodies)
+    data = line_of(header, job_seed(JOB)) + lines_of(bodies, 42, Packer())
     held = scan(data, JOB)
     assert held.lines == [body + b"}" for body in bodies]
     assert [orjson.loads(line)["t"] for line in held.lines] == texts
@@ -117,12 +117,12 @@ UNREADABLE = [
 @pytest.mark.parametrize("frame", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_a_line_with_its_check_and_no_record_is_told_and_costs_no_other(frame: bytes, tmp_path: Path) -> None:
     log = Segment(Files(), str(tmp_path / "0001.jsonl"), JOB, 1)
-    log.append(packed_line(ANSWER, log.seed, Packer()), [ANSWER])
+    log.append(lines_of([ANSWER], log.seed, Packer()), [ANSWER])
     bad = sealed(PACKED + frame, log.seed)
     log.append(bad)
-    log.append(packed_line(ANSWER, log.seed, Packer()), [ANSWER])
+    log.append(lines_of([ANSWER], log.seed, Packer()), [ANSWER])
     log.append(b"torn\n")
-    log.sync(log.size)
+    log.sync()
     log.note_synced()
     log.append(bad)
     held = scan(Files().read(log.path), JOB)
