@@ -5,13 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import sys
 import types
 from pathlib import Path
 
 import pytest
 
 from pipeline.storage.files import Files
-from tests.bench import processes, report, stages, tally, traffic, waiting
+from tests.bench import report, stages, tally, traffic, waiting
 from tests.bench.figures import Figure
 from tests.bench.measures import Bench, Sizes
 from tests.bench.peers import __main__ as peers
@@ -120,14 +121,10 @@ def test_the_canned_server_tells_what_came_since_the_last_reset() -> None:
             assert (told.requests, told.most_in_flight, told.most_overtaken) == (2, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("client_ms", "server_ms", "one_per_s", "most"),
-    [(0.2, 0.0001, 5_000, 2.0), (0.2, 0.2, 5_000, 1.0), (0.2, 0.05, 5_000, 1.6), (0.2, 0.05, 5_500, 1.45)],
-)
-def test_two_processes_can_be_no_faster_than_the_cores_that_the_server_leaves(
-    client_ms: float, server_ms: float, one_per_s: float, most: float
-) -> None:
-    assert processes._most_possible(client_ms, server_ms, one_per_s) == pytest.approx(most, rel=0.01)
+@pytest.mark.skipif(sys.platform != "linux", reason="told to the scheduler of Linux only")
+def test_the_canned_server_takes_no_core_from_the_client_at_work() -> None:
+    with CannedServer() as server:
+        assert os.sched_getscheduler(server._child.pid) == os.SCHED_BATCH
 
 
 def test_what_cannot_be_measured_is_told_and_stops_nothing(

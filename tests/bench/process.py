@@ -26,6 +26,15 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def stand_aside() -> None:
+    """This process plays a machine elsewhere, but runs on the cores of the one that is measured. Woken by every request
+    it would take a core from a sender in the middle of its work, which no model does that is far away: two processes on
+    two cores then read 1.6 times one in place of 1.9. So it waits for its turn, and finds more to answer by then.
+    A core that is idle it takes at once, as before."""
+    if sys.platform == "linux":
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 class NotMeasured(Exception):
     """A figure that cannot be had, and why. It is told as that, never guessed."""
 

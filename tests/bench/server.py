@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import cast
 
 from tests.bench.load import ANSWER_CHARS, sentence
-from tests.bench.process import raise_file_limit
+from tests.bench.process import raise_file_limit, stand_aside
 from tests.bench.tally import Tally
 
 _new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--numbered", action="store_true", help="prompts begin with the row's number: watch the order")
     options = parser.parse_args()
     raise_file_limit()
+    stand_aside()
     desk = Desk(options.latency, typed=options.typed, numbered=options.numbered)
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         runner.run(serve(desk))
