@@ -153,6 +153,7 @@ class Crew(Told):
                     self._hear(mate, message)
                 except PipelineError as reason:  # the disk does not take the keys that came back
                     self.stop.because(reason)
+            mate.line.close()  # it waits for that with its own end
         await mate.buried()
         self._lost(mate)
 

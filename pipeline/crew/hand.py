@@ -235,11 +235,11 @@ async def _work(line: Line, begin: Begin, lock: int, page: int) -> int:
         line.send(Reason.of(told))
         return 1
     finally:
-        await line.sent()
         if listening is not None:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
+        await line.finish()
 
 
 async def _sealed(lane: Lane, hand: Hand) -> None:

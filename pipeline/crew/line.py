@@ -10,6 +10,7 @@ import struct
 from typing import Any, Self
 
 _LENGTH = struct.Struct(">I")
+_PIECE = 65_536
 
 
 class Line:
@@ -19,13 +20,11 @@ class Line:
         self._reader = reader
         self._writer = writer
         self.open = True
-        """The other process is still there, as far as this one has heard."""
+        """What is sent may be heard: neither end has finished, as far as this one knows."""
 
     @classmethod
     async def over(cls, end: socket.socket) -> Self:
-        reader, writer = await asyncio.open_unix_connection(sock=end)
-        writer.transport.set_write_buffer_limits(high=0)  # so that ``sent`` waits for all of it
-        return cls(reader, writer)
+        return cls(*await asyncio.open_unix_connection(sock=end))
 
     def send(self, message: object) -> None:
         """To somebody who is gone: nothing happens."""
@@ -34,7 +33,7 @@ class Line:
             self._writer.write(_LENGTH.pack(len(data)) + data)
 
     async def receive(self) -> Any:
-        """The next message; None when the other process has closed its end, or died."""
+        """The next message; None when the other process has finished, closed its end, or died."""
         try:
             head = await self._reader.readexactly(_LENGTH.size)
             data = await self._reader.readexactly(*_LENGTH.unpack(head))
@@ -43,10 +42,15 @@ class Line:
             return None
         return pickle.loads(data)  # noqa: S301 - from a process of ours, over a socket that has no name
 
-    async def sent(self) -> None:
-        """Wait until the other end has taken what was sent, or is gone."""
+    async def finish(self) -> None:
+        """Say no more, and wait until the other end has heard all of it and closes, or is gone. Whoever closed at once
+        would have his last words thrown away unread, if the other end said something meanwhile."""
+        self.open = False
         with contextlib.suppress(OSError):
-            await self._writer.drain()
+            if not self._writer.is_closing():
+                self._writer.write_eof()
+            while await self._reader.read(_PIECE):
+                pass
 
     def close(self) -> None:
         self.open = False

@@ -33,7 +33,6 @@ async def test_messages_arrive_whole_and_in_order() -> None:
 async def test_the_end_of_the_other_process_is_the_end_of_the_line() -> None:
     ours, theirs = await pair()
     theirs.send("the last word")
-    await theirs.sent()
     theirs.close()
     assert await ours.receive() == "the last word"
     assert await ours.receive() is None
@@ -51,15 +50,26 @@ async def test_a_message_that_was_cut_off_is_none() -> None:
     line.close()
 
 
-async def test_sent_waits_until_all_of_it_is_taken() -> None:
+async def test_the_last_words_are_heard_whatever_the_other_end_says_meanwhile() -> None:
     ours, theirs = await pair()
-    ours.send(b"x" * 5_000_000)
-    waiting = asyncio.ensure_future(ours.sent())
+    theirs.send("the last word")
+    ending = asyncio.ensure_future(theirs.finish())
     await asyncio.sleep(0)
-    assert not waiting.done()
-    assert len(await theirs.receive()) == 5_000_000
-    await waiting
+    ours.send(b"not heard" * 500_000)
+    assert await ours.receive() == "the last word"
+    assert await ours.receive() is None
+    assert not ending.done()
     ours.close()
+    await asyncio.wait_for(ending, 60)
+    theirs.close()
+
+
+async def test_nobody_waits_for_an_end_that_is_gone() -> None:
+    ours, theirs = await pair()
+    ours.close()
+    await asyncio.wait_for(theirs.finish(), 60)
+    theirs.send("to nobody")
+    await asyncio.wait_for(theirs.finish(), 60)
     theirs.close()
 
 
