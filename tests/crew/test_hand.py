@@ -20,7 +20,7 @@ from pipeline.spec import load
 
 SPEC = """
 input: {path: rows.csv, id: id}
-output: {path: out}
+output: {path: FOLDER}
 endpoint: {base_url: "http://127.0.0.1:9/v1"}
 prompt: "{{ id }}"
 model: m
@@ -55,7 +55,7 @@ def all_it_says(end: socket.socket) -> list[Any]:
 
 
 def beginning(folder: Path) -> Begin:
-    (folder / "job.yaml").write_text(SPEC)
+    (folder / "job.yaml").write_text(SPEC.replace("FOLDER", str(folder / "out")))
     spec = load(folder / "job.yaml")
     return Begin(spec, None, 1, 2, 1, "r", Totals(), fresh=False, alone=False, drain_s=1, shares={}, unfetched={})
 
