@@ -143,8 +143,7 @@ class Crew(Told):
         if mate.lane:
             await self._going.wait()
         if self.stop.stopping or (mate.lane and self._handout.drawn):
-            mate.line.close()  # it has not begun, and need not
-            mate.ended = mate.exhausted = True
+            mate.ended = mate.exhausted = True  # it has not begun, and need not
         else:
             mate.begun = True
             mate.send(self._beginning(mate, first_segment))
@@ -153,7 +152,7 @@ class Crew(Told):
                     self._hear(mate, message)
                 except PipelineError as reason:  # the disk does not take the keys that came back
                     self.stop.because(reason)
-            mate.line.close()  # it waits for that with its own end
+        mate.line.close()  # it waits for that, and ends
         await mate.buried()
         self._lost(mate)
 
